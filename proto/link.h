@@ -62,7 +62,11 @@ void link_free(struct link *link); /* NULL is fine; waits at most 200 ms for wha
 
 const char *link_endpoint(const struct link *link); /* the bound one, with its real port */
 
-enum link_sent { LINK_SENT, LINK_LOST /* unreachable, or its pipe is full: the session is over */ };
+enum link_sent {
+    LINK_SENT,
+    LINK_LOST, /* unreachable, or its pipe is full: the session is over.  On a DEALER also while the
+                * connection is not made yet: nothing was queued, try again a little later. */
+};
 
 /* Fills in major, payload size and checksum.  peer is NULL on a DEALER.  The envelope must fit
  * LINK_ENVELOPE_MAX (an assert: every sender bounds what it puts in). */
