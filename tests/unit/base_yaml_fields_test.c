@@ -81,7 +81,7 @@ static void test_every_mistake_names_its_place_and_key(void **state)
         { "just text\n", ":1:1:", "expected `key: value` lines" },
         { "workers: 2\n---\nworkers: 2\n", ":2:", "second document" },
         { "listen: {\n", ":1:9:", "found a mapping" },
-        { "listen: \"a\n", ":1:9:", "" },
+        { "listen: \"a\n", ":2:1:", "quoted scalar" },
     };
 
     (void)state;
