@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Installs what the tests need, builds three times (release; address and undefined-behaviour sanitizers;
+# thread sanitizer for what is threaded) and runs everything through CTest.
+#
+#   tests/run.sh                  everything
+#   tests/run.sh --only LABEL     one label (unit parity store system net fuzz bench cuda pg), release build
+#   tests/run.sh --release        the release build only
+#
+# A test that needs what this machine lacks exits 77 and says what; CTest shows it as skipped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+only=
+release_only=
+while [ $# -gt 0 ]; do
+    case "$1" in
+    --only) only="${2:?--only needs a label}"; shift 2 ;;
+    --release) release_only=1; shift ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) echo "unknown argument $1; expected --only LABEL or --release" >&2; exit 1 ;;
+    esac
+done
+
+./deploy/install-packages.sh test
+
+# The tokenizer's oracle comes from PyPI into a folder of its own, outside the sources' sight.
+venv="$PWD/build-venv"
+if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -c 'import tokenizers, numpy, zmq, google.protobuf' 2>/dev/null; then
+    rm -rf "$venv"
+    /usr/bin/python3 -m venv --system-site-packages "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check tokenizers ||
+        echo "tokenizers could not be installed: the tokenizer's parity test will be skipped" >&2
+fi
+export MOOTHALL_TEST_PYTHON="$venv/bin/python"
+
+jobs=$(nproc)
+build() { # preset
+    cmake --preset "$1" -Wno-dev >"build-$1.log" 2>&1 || { cat "build-$1.log" >&2; exit 1; }
+    cmake --build --preset "$1" -j "$jobs" >>"build-$1.log" 2>&1 || { tail -n 60 "build-$1.log" >&2; exit 1; }
+    rm -f "build-$1.log"
+}
+
+failed=0
+run() { # preset, ctest arguments
+    local preset="$1"
+    shift
+    echo "== ctest, $preset build: $*"
+    ctest --preset "$preset" --no-tests=error "$@" || failed=1
+}
+
+build release
+if [ -n "$only" ]; then
+    run release -L "^$only\$"
+    exit $failed
+fi
+if [ -z "$release_only" ]; then
+    build asan
+    build tsan
+    run asan -L '^(unit|fuzz|store)$' -j "$jobs"
+    run tsan -L '^unit$' -R '(queue|link|pool|kernels|seat|hall|broker|worker|thread)' -j "$jobs"
+fi
+run release
+exit $failed
