@@ -31,6 +31,7 @@ if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -c 'import tokenizers, nu
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check tokenizers ||
         echo "tokenizers could not be installed: the tokenizer's parity test will be skipped" >&2
 fi
+export TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp${TSAN_OPTIONS:+:$TSAN_OPTIONS}"
 export MOOTHALL_TEST_PYTHON="$venv/bin/python"
 
 jobs=$(nproc)
