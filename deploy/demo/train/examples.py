@@ -26,6 +26,36 @@ def answer(truth, fields=FIELDS):
     return " " + json.dumps({f: truth[f] for f in fields}, ensure_ascii=False, separators=(",", ":"))
 
 
+def words(text):
+    return re.findall(r"[a-z0-9]+", text.lower())
+
+
+def rouge_l(candidate, reference):
+    """F1 of the longest common subsequence of two lists of words."""
+    row = [0] * (len(reference) + 1)
+    for x in candidate:
+        before = row[:]
+        for j, y in enumerate(reference):
+            row[j + 1] = before[j] + 1 if x == y else max(before[j + 1], row[j])
+    return 2 * row[-1] / (len(candidate) + len(reference)) if row[-1] else 0.0
+
+
+def phrase(synopsis, body, first=60, longest=14):
+    """The phrase within the text's first words that comes nearest to the synopsis, and how near (ROUGE-L): what the
+    model is taught to answer.  A synopsis often says what its text does not; a small model taught that learns to guess."""
+    spelled, wanted = " ".join(body.split()).split(" ")[:first], words(synopsis)
+    each = [words(w) for w in spelled]
+    joints = "a an and or of in for to that which is are with by from on as the".split()
+    hit = [any(x in wanted and x not in joints for x in w) for w in each]
+    best = (0.0, 0, 0)
+    for i in (i for i, h in enumerate(hit) if h):
+        for j in (j for j in range(i + 3, min(len(spelled), i + longest) + 1) if hit[j - 1]):
+            near = rouge_l([x for w in each[i:j] for x in w], wanted) + 0.01 * (j - i)      # when in doubt, the longer
+            best = max(best, (near, i, j))
+    near, i, j = best
+    return " ".join(spelled[i:j]).rstrip(".,;:"), near
+
+
 DISTRIBUTIONS = ["unstable"] * 14 + ["experimental"] * 4 + """bookworm bookworm-security bookworm-backports bullseye
     bullseye-security bullseye-backports buster stable stable-security testing sid trixie forky jessie-security wheezy lenny
     stretch-backports testing-proposed-updates UNRELEASED focal jammy noble frozen woody-security""".split() + ["frozen unstable", "stable unstable"]
@@ -56,11 +86,16 @@ class Writer:
 
     def syllables(self):
         rng = self.rng
-        return "".join(rng.choice("bcdfghjklmnprstvwxz") + rng.choice(["a", "e", "i", "o", "u", "ai", "ou", "an", "er", "in", "os", "el"])
-                       for _ in range(rng.randint(1, 4)))
+        made = [rng.choice("bcdfghjklmnprstvwxz") + rng.choice(["a", "e", "i", "o", "u", "ai", "ou", "an", "er", "in", "os", "el"]) for _ in range(rng.randint(1, 4))]
+        if rng.random() < 0.15:                      # coucou
+            at = rng.randrange(len(made))
+            made.insert(at, made[at])
+        return "".join(made)
 
     def part(self):
         k = self.rng.random()
+        if k < 0.15:
+            return self.rng.choice("go lib py js c net http xml test github com json data cli".split())
         if k < 0.45:
             return self.rng.choice(self.parts)
         if k < 0.65:
@@ -73,8 +108,8 @@ class Writer:
             return rng.choice(self.packages)
         parts = []
         for _ in range(rng.choice([1, 2, 2, 3, 3, 4, 5])):
-            if parts and rng.random() < 0.25:        # what makes copying hard: a part again, or nearly
-                again = rng.choice(parts)
+            if parts and rng.random() < 0.3:         # what makes copying hard: a part again, or nearly
+                again = rng.choice([parts[-1], rng.choice(parts)])
                 parts.append(again + rng.choice(["", "s", str(rng.randint(0, 9)), rng.choice(string.ascii_lowercase)]))
             else:
                 parts.append(self.part() + (str(rng.randint(0, 99)) if rng.random() < 0.12 else ""))
@@ -99,7 +134,10 @@ class Writer:
             version = "".join(rng.choice("0123456789") if c.isdigit() and rng.random() < 0.7 else c for c in rng.choice(self.versions))
             return re.sub(r"[0-9a-f]{7,}", lambda m: self.letters(len(m[0]), len(m[0]), "0123456789abcdef") if re.search("[a-f]", m[0]) else m[0], version)
         number = lambda: rng.choice([str(rng.randint(0, 9)), str(rng.randint(0, 9)), str(rng.randint(0, 40)), self.digits(1, 4), self.date_digits() if rng.random() < 0.3 else "1"])
-        version = ".".join(number() for _ in range(rng.choice([1, 2, 2, 3, 3, 4, 5])))
+        numbers = [number() for _ in range(rng.choice([1, 2, 2, 3, 3, 4, 5]))]
+        if rng.random() < 0.12:
+            numbers = [rng.choice(numbers) for _ in range(len(numbers) + 1)]                  # 1.1.1, 5.25.5
+        version = ".".join(numbers)
         if rng.random() < 0.35:
             revision = self.letters(7, rng.choice([7, 7, 8, 12]), "0123456789abcdef")
             version += rng.choice([f"~git{self.date_digits()}.{revision}", f"+git{self.date_digits()}.{rng.randint(0, 3)}.{revision}", f"+git{self.date_digits()}+{revision}",
@@ -155,16 +193,17 @@ class Writer:
     def item(self):
         rng = self.rng
         item = rng.choice(self.items)
-        if rng.random() < 0.15:
+        if rng.random() < 0.25:
             bugs = ", ".join("#" + str(rng.choice([rng.randint(1000, 1199999), rng.randint(100000, 999999)])) for _ in range(rng.choice([1, 1, 1, 2, 2, 3, 4, 6])))
+            item = item.split("\n")[0] if rng.random() < 0.5 else item
             item += rng.choice([" ({})", ". {}", " {}.", "\n    ({})", "\n    {}", " ({}).", "; {}"]).format(rng.choice(["Closes", "Closes", "closes", "CLOSES"]) + ": " + bugs)
         return item
 
     def entry(self, truth, text, short):
-        """An entry like the given one with other facts; short: with one bullet of one line."""
+        """An entry like the given one with other facts; short: with few bullets of one line."""
         rng, lines = self.rng, text.split("\n")
         if short:
-            body = ["", self.item().split("\n")[0], ""]
+            body = ["", *(self.item().split("\n")[0] for _ in range(rng.choice([1, 1, 2, 3]))), ""]
         elif rng.random() < 0.3:
             body = ["", *"\n".join(self.item() for _ in range(rng.choice([1, 1, 2, 2, 3, 4]))).split("\n"), ""]
         else:

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import random
-import re
 import time
 
 import torch
@@ -23,23 +22,18 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 
 from corpus import WORK
-from examples import EOS, Writer
+from examples import EOS, Writer, phrase
 from model import Model, config, load, save
 
 EMA = 0.998
 PROMPT_SHARE = 0.25                           # of the prompt's tokens are predicted too,
 PROMPT_WEIGHT = {"entry": 0.04, "description": 0.16}    # at this mean weight; an answer's token has 1,
+PHRASE_NEAR_MIN = 0.5                         # of a description to be learned from (two in three are)
 SYNOPSIS_WEIGHT = 3.0                         # or this much, there being few of them
 
 # (until this share of the time, longest sequence, shares of: copy, short entry, entry; the rest is descriptions)
 FROM_NOTHING = [(0.12, 160, 0.35, 0.45, 0.10), (0.25, 256, 0.10, 0.35, 0.35), (0.50, 400, 0.03, 0.30, 0.32), (1.01, 640, 0.01, 0.36, 0.26)]
 CONTINUED = [(1.01, 640, 0.01, 0.36, 0.26)]
-
-
-def told(synopsis, body):
-    """The share of a synopsis' words that its text has too."""
-    words = re.findall(r"[a-z0-9]+", synopsis.lower())
-    return sum(w in set(re.findall(r"[a-z0-9]+", body.lower())) for w in words) / max(1, len(words))
 
 
 class Batches:
@@ -48,9 +42,7 @@ class Batches:
     def __init__(self, tokenizer, seed, tokens, phases):
         with open(f"{WORK}/corpus.json") as f:
             corpus = json.load(f)
-        self.entries = corpus["entries"]["train"]
-        # A synopsis that mostly says something else than its text teaches guessing: leave those out.
-        self.descriptions = [d for d in corpus["descriptions"]["train"] if told(*d[2:]) >= 0.6]
+        self.entries, self.descriptions = corpus["entries"]["train"], corpus["descriptions"]["train"]
         self.writer = Writer(self.entries, corpus["packages"], corpus["people"], seed)
         self.rng = random.Random(seed + 1)
         self.tk, self.tokens, self.phases, self.ready = Tokenizer.from_file(f"{tokenizer}/tokenizer.json"), tokens, phases, []
@@ -65,8 +57,11 @@ class Batches:
             if k < copy + short or self.rng.random() < 0.8:
                 truth, text = self.writer.entry(truth, text, k < copy + short)
             return "entry", *self.writer.extract(truth, text)
-        _, _, synopsis, body = self.rng.choice(self.descriptions)
-        return "description", *self.writer.summarize(synopsis, body)
+        while True:
+            _, _, synopsis, body = self.rng.choice(self.descriptions)
+            taught, near = phrase(synopsis, body)
+            if near >= PHRASE_NEAR_MIN:
+                return "description", *self.writer.summarize(taught, body)
 
     def next(self, done):
         if not self.ready:
