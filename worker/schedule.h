@@ -1,0 +1,42 @@
+/* schedule - which sequences take part in the next step, and with how many rows.
+ *
+ * Pure: the lengths in, the plan out.  A sequence's tokens are its prompt and what it has generated;
+ * those whose position is not in the cache yet are what it still has to compute, and when none is left
+ * the next token is drawn.  So a prompt, a single decode row and a sequence that was preempted and starts
+ * over are the same thing: `total - cached` rows to go.
+ *
+ * The rules: single rows first (they are what somebody waits for), then chunks, oldest first, up to the
+ * budget.  When the cache is full, the youngest gives its place back and starts over later; so the oldest
+ * always gets on, and all end.  Nobody overtakes in the queue for admission, so a long prompt is not
+ * starved by short ones. */
+
+#ifndef WORKER_SCHEDULE_H
+#define WORKER_SCHEDULE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct schedule_item {
+    uint32_t total;  /* tokens */
+    uint32_t cached; /* positions in the cache; 0 when it is not running */
+    bool running;
+    bool alone;      /* nothing else may be in progress with it */
+
+    /* The plan. */
+    uint32_t rows;   /* to compute in this step */
+    bool preempt;    /* was running: give its cache back */
+    bool impossible; /* it cannot go on even by itself: the cache is too small */
+};
+
+struct schedule_limits {
+    uint32_t batch_tokens;
+    uint32_t sequences_max;
+    uint32_t page;       /* positions of one page of the cache */
+    uint32_t pages_free; /* now */
+    uint32_t pages_all;
+};
+
+/* Items are sorted oldest first. */
+void schedule_plan(struct schedule_item *item, int count, struct schedule_limits limits);
+
+#endif
