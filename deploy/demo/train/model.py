@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 EPS = 1e-6
+COMPUTE = torch.bfloat16      # of matrix products; check.py sets float32
 
 
 def config(vocab):
@@ -50,8 +51,8 @@ def yarn_frequencies(c):
 
 
 def project(x, weight):
-    """x [..., in] by weight [out, in], in bfloat16."""
-    return F.linear(x.to(torch.bfloat16), weight.to(torch.bfloat16))
+    """x [..., in] by weight [out, in]."""
+    return F.linear(x.to(COMPUTE), weight.to(COMPUTE))
 
 
 def norm(x, weight):
@@ -220,6 +221,29 @@ class Model(nn.Module):
         return out, ended
 
 
+@torch.no_grad()
+def look_back(model, heads=3, sharp=9.0, level=0.25):
+    """A start for training from nothing: head j of the first layer looks j + 1 tokens back.  Copying takes two steps, to
+    mark each token with the one before it and to look for that mark; with the first given, only the second is to be
+    found.  The embedding's first number becomes the same for all tokens; from it come a key that only position
+    turns, and per head a query turned j + 1 positions back."""
+    c, a = model.c, model.layers[0].self_attn
+    model.embed_tokens.weight[:, 0] = level
+    seen = level / model.embed_tokens.weight.pow(2).mean(1).sqrt().mean()       # that number after the norm
+    a.kv_a_proj_with_mqa.weight[a.rank:] = 0
+    a.kv_a_proj_with_mqa.weight[a.rank::2, 0] = sharp / seen
+    loud = 6.0                                                                  # one channel of the low-rank query
+    a.q_a_proj.weight[0] = 0
+    a.q_a_proj.weight[0, 0] = loud / seen
+    channel = loud / ((c["q_lora_rank"] - 1 + loud ** 2) / c["q_lora_rank"]) ** 0.5
+    turn = yarn_frequencies(c)
+    for j in range(heads):
+        query = a.q_b_proj.weight.view(a.heads, a.nope + a.rope, -1)[j, a.nope:]
+        query.zero_()
+        query[0::2, 0] = sharp * torch.cos((j + 1) * turn) / channel
+        query[1::2, 0] = -sharp * torch.sin((j + 1) * turn) / channel
+
+
 # ---- Hugging Face's format --------------------------------------------------------------------
 
 def to_hf(state):
@@ -263,6 +287,7 @@ def save(state, c, path, tokenizer):
         json.dump({"bos_token_id": c["bos_token_id"], "eos_token_id": c["eos_token_id"], "do_sample": False}, f, indent=1)
         f.write("\n")
     save_file(to_hf(state), path + "/model.safetensors.part", metadata={"format": "pt"})
+    os.chmod(path + "/model.safetensors.part", 0o644)
     os.replace(path + "/model.safetensors.part", path + "/model.safetensors")
 
 

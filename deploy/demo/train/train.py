@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 
 from corpus import WORK
 from examples import EOS, Writer, phrase
-from model import Model, config, load, save
+from model import Model, config, load, look_back, save
 
 EMA = 0.998
 PROMPT_SHARE = 0.25                           # of the prompt's tokens are predicted too,
@@ -192,6 +192,7 @@ def main():
     else:
         c = config(Tokenizer.from_file(f"{args.tokenizer}/tokenizer.json").get_vocab_size())
         model = Model(c)
+        look_back(model)
     model.train()
     parameters = list(model.parameters())
     optimizer = Optimizer(model, args.rate, args.rate / 5, 0.02)
