@@ -2,18 +2,29 @@
 
 #include <stdlib.h>
 
-_Static_assert(sizeof(struct dispatch_pair) == 12, "a pair has twelve bytes on the wire");
+_Static_assert(sizeof(struct expert_pair) == 12, "a pair has twelve bytes on the wire");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rows and pairs are copied as they are");
 
-uint32_t dispatch_rows_max(const struct dispatch_shape *shape)
+uint32_t dispatch_rows_max(const struct dispatch_shape *shape, bool decode)
 {
-    uint32_t rows = DISPATCH_ROW_BYTES_MAX / (shape->hidden * shape->carrier_bytes);
+    uint32_t row = shape->hidden * shape->carrier_bytes, rows;
 
-    return rows == 0 ? 1 : rows < DISPATCH_ROWS_MAX ? rows : DISPATCH_ROWS_MAX;
+    if (decode)
+        rows = DISPATCH_DECODE_ROWS_MAX < DISPATCH_DECODE_BYTES_MAX / row ? DISPATCH_DECODE_ROWS_MAX : DISPATCH_DECODE_BYTES_MAX / row;
+    else
+        rows = DISPATCH_ROW_BYTES_MAX / row < DISPATCH_ROWS_MAX ? DISPATCH_ROW_BYTES_MAX / row : DISPATCH_ROWS_MAX;
+    return rows ? rows : 1;
+}
+
+static uint32_t rows_max(const struct dispatch_shape *shape)
+{
+    uint32_t prompt = dispatch_rows_max(shape, false), decode = dispatch_rows_max(shape, true);
+
+    return prompt > decode ? prompt : decode;
 }
 
 void dispatch_pairs(const struct dispatch_shape *shape, uint32_t row_count, uint32_t pair_count, struct span payload,
-                    struct dispatch_pair *pairs)
+                    struct expert_pair *pairs)
 {
     size_t rows_size = (size_t)row_count * shape->hidden * shape->carrier_bytes;
 
@@ -30,8 +41,8 @@ static const char *check_pairs(const struct dispatch_shape *shape, uint32_t row_
 {
     uint32_t last_expert = 0;
 
-    for (uint32_t i = 0; i < pair_count; i++, at += sizeof(struct dispatch_pair)) {
-        struct dispatch_pair pair;
+    for (uint32_t i = 0; i < pair_count; i++, at += sizeof(struct expert_pair)) {
+        struct expert_pair pair;
         struct slot_seen *slot;
         uint32_t shard;
 
@@ -76,13 +87,13 @@ const char *dispatch_check(const struct dispatch_shape *shape, uint32_t layer, u
         return "layer out of range";
     if (!shape->moe[layer])
         return "the layer has no experts";
-    if (row_count == 0 || row_count > dispatch_rows_max(shape))
+    if (row_count == 0 || row_count > rows_max(shape))
         return "row count out of range";
     if (slot_count < row_count || slot_count > DISPATCH_ROWS_MAX || slot_count > (uint64_t)row_count * shape->shard_count)
         return "slot count out of range";
     if (pair_count < slot_count || pair_count > (uint64_t)row_count * shape->expert_count)
         return "pair count out of range";
-    size = (uint64_t)row_count * shape->hidden * shape->carrier_bytes + (uint64_t)pair_count * sizeof(struct dispatch_pair);
+    size = (uint64_t)row_count * shape->hidden * shape->carrier_bytes + (uint64_t)pair_count * sizeof(struct expert_pair);
     if (payload.size != size)
         return "payload size does not agree with its counts";
     slots = calloc(slot_count, sizeof *slots);

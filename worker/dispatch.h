@@ -14,10 +14,13 @@
 #include <stdint.h>
 
 #include "base/span.h"
+#include "worker/model/experts.h"
 
 enum {
     DISPATCH_ROW_BYTES_MAX = 256 * 1024, /* rows in one frame; at least one row always goes */
     DISPATCH_ROWS_MAX = 65535,
+    DISPATCH_DECODE_BYTES_MAX = 24 * 1024 * 1024, /* below a payload's bound, pairs included */
+    DISPATCH_DECODE_ROWS_MAX = 1024, /* generations in progress at once */
     DISPATCH_SHARDS_MAX = 1024,
 };
 
@@ -32,16 +35,9 @@ struct dispatch_shape {
     const uint8_t *moe;         /* [layer_count]: 1 where the layer has experts */
 };
 
-/* The wire's 12 bytes, little-endian, which is the host's order too (checked at build time). */
-struct dispatch_pair {
-    uint16_t row;
-    uint16_t slot;
-    uint32_t expert;
-    float weight;
-};
-
-/* Rows that fit one frame. */
-uint32_t dispatch_rows_max(const struct dispatch_shape *shape);
+/* Rows of one frame.  A prompt's rows are cut into frames of DISPATCH_ROW_BYTES_MAX, so that they do not
+ * keep others waiting; the rows of a decode step go in one, so that a step costs one message a layer. */
+uint32_t dispatch_rows_max(const struct dispatch_shape *shape, bool decode);
 
 /* NULL when every number is in its range and agrees with the others, else what is wrong: the layer
  * has experts, sizes add up, pairs ascend by expert, a slot has at least one pair and all of its
@@ -51,6 +47,6 @@ const char *dispatch_check(const struct dispatch_shape *shape, uint32_t layer, u
 
 /* The pairs of a checked payload, copied out (they may stand unaligned). */
 void dispatch_pairs(const struct dispatch_shape *shape, uint32_t row_count, uint32_t pair_count, struct span payload,
-                    struct dispatch_pair *pairs);
+                    struct expert_pair *pairs);
 
 #endif

@@ -106,8 +106,10 @@ bool exchange_new(struct exchange **out, struct link_context *context, const str
     return true;
 }
 
-static void work_free(struct exchange_work *work)
+void exchange_work_free(struct exchange_work *work)
 {
+    if (!work)
+        return;
     free(work->memory);
     free(work);
 }
@@ -127,11 +129,11 @@ void exchange_free(struct exchange *ex)
         peer_close(&ex->peer[i]);
     for (struct exchange_work *w = ex->small.first, *next; w; w = next) {
         next = w->next;
-        work_free(w);
+        exchange_work_free(w);
     }
     for (struct exchange_work *w = ex->large.first, *next; w; w = next) {
         next = w->next;
-        work_free(w);
+        exchange_work_free(w);
     }
     link_message_fini(&ex->message);
     link_free(ex->router);
@@ -581,7 +583,7 @@ static void drop_work_of(struct exchange *ex, struct work_list *list, uint64_t s
         w->next = NULL;
         if (w->caller_serial == serial) {
             ex->work_bytes -= w->size;
-            work_free(w);
+            exchange_work_free(w);
             continue;
         }
         *(last ? &last->next : &kept) = w;
@@ -739,14 +741,14 @@ static void on_dispatch(struct exchange *ex, const Moothall__Dispatch *d)
     work->memory = must(aligned_alloc(64, padded + ((size_t)d->pair_count * sizeof *work->pairs + 63) / 64 * 64));
     memcpy(work->memory, payload.data, rows_size);
     work->rows = work->memory;
-    work->pairs = (struct dispatch_pair *)(void *)(work->memory + padded);
+    work->pairs = (struct expert_pair *)(void *)(work->memory + padded);
     dispatch_pairs(shape, d->row_count, d->pair_count, payload, work->pairs);
     for (uint32_t i = 0; i < d->pair_count; i++) {
         uint32_t shard = work->pairs[i].expert / shape->experts_per_shard;
 
         if (ex->holder[shard] != EXCHANGE_HERE) {
             answer_not_here(ex, d->call, shard);
-            work_free(work);
+            exchange_work_free(work);
             return;
         }
     }
@@ -817,7 +819,7 @@ void exchange_answer(struct exchange *ex, struct exchange_work *work, const uint
         if (link_send(ex->router, &caller->peer, &envelope, span_of(result, sums_size(ex, work->slot_count))) != LINK_SENT)
             forget_caller(ex, caller); /* it will greet us again and repeat the call */
     }
-    work_free(work);
+    exchange_work_free(work);
 }
 
 /* ---- turns ------------------------------------------------------------------------------------------ */

@@ -69,7 +69,7 @@ struct exchange_call {
 struct exchange_work {
     uint32_t layer, row_count, pair_count, slot_count;
     const uint8_t *rows; /* aligned to 64 bytes */
-    struct dispatch_pair *pairs;
+    struct expert_pair *pairs;
     /* The rest is the exchange's. */
     uint64_t id;
     int caller;
@@ -114,6 +114,7 @@ void exchange_wait(struct exchange *exchange, const int *fds, int fd_count, int 
 /* The next piece of work for us, or NULL.  Answer it, then it is gone. */
 struct exchange_work *exchange_work(struct exchange *exchange);
 void exchange_answer(struct exchange *exchange, struct exchange_work *work, const uint8_t *sums);
+void exchange_work_free(struct exchange_work *work); /* without an answer, when we leave; NULL is fine */
 
 /* The shard that the longest waiting call has waited for since before now_ms - patience_ms, or -1. */
 int exchange_waiting_shard(const struct exchange *exchange, int64_t now_ms, int64_t patience_ms);

@@ -690,10 +690,16 @@ static void *seat_thread(void *argument)
 
 bool seat_start(struct seat **out, struct link_context *context, const struct seat_config *config, struct err *err)
 {
-    struct seat *seat = must(calloc(1, sizeof *seat));
+    struct seat *seat;
+    struct link *probe;
 
-    assert(config->stop_fd_count <= SEAT_STOP_FDS_MAX);
     *out = NULL;
+    /* An endpoint that can never be connected to is the caller's mistake, not the broker's absence. */
+    if (!link_connect(&probe, context, config->broker, err))
+        return err_wrap(err, "broker");
+    link_free(probe);
+    seat = must(calloc(1, sizeof *seat));
+    assert(config->stop_fd_count <= SEAT_STOP_FDS_MAX);
     seat->config = *config;
     seat->context = context;
     seat->backoff_ms = BACKOFF_MIN_MS;

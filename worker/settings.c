@@ -25,7 +25,7 @@ const struct field settings_fields[] = {
     { "cache", NUMBER(FIELD_BYTES, cache, 0, INT64_C(1) << 50), "memory of the latent cache (0: enough for the sequences, at most 4 GiB)" },
     { "exchange_bytes_max", NUMBER(FIELD_BYTES, exchange_bytes_max, 2 << 20, INT64_C(1) << 40), "memory for rows under way between workers" },
     { "sequences", NUMBER(FIELD_INT, sequences, 1, 1024), "generations in progress at once" },
-    { "batch_tokens", NUMBER(FIELD_INT, batch_tokens, 1, 65536), "rows of one step: prompt chunks and single tokens together" },
+    { "batch_tokens", NUMBER(FIELD_INT, batch_tokens, 1, 4096), "rows of one step: prompt chunks and single tokens together" },
     { "chat_template", TEXT(chat_template), "v2, v2.5, v3 or v3-0324 (default: recognised from the model's files)" },
     { "control_fd", NUMBER(FIELD_INT, control_fd, -1, 1 << 20), "end when this descriptor is closed at its other end" },
     { "lock_fd", NUMBER(FIELD_INT, lock_fd, -1, 1 << 20), "a descriptor to keep open: it holds a lock" },
@@ -75,7 +75,7 @@ bool settings_read(struct settings *settings, int argc, char **argv, struct err 
         return err_set(err, ERR_INPUT, "no broker: expected --broker ENDPOINT, or `broker` in the --config file");
     if (!settings->model[0])
         return err_set(err, ERR_INPUT, "no model: expected --model DIR, or `model` in the --config file");
-    if (settings->weights == WEIGHTS_Q8 || settings->weights == WEIGHTS_Q4)
+    if (settings->weights == SETTINGS_Q8 || settings->weights == SETTINGS_Q4)
         return err_set(err, ERR_INPUT, "--weights %s: quantised weights are not built yet; expected f32 or bf16",
                        weights_choices[settings->weights]);
     if (!settings->name[0]) {

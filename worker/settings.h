@@ -15,7 +15,7 @@
 enum { SETTINGS_PATH_MAX = 4096 };
 
 /* Indices of weights' choices; the first means "what the checkpoint has". */
-enum settings_weights { WEIGHTS_AS_STORED, WEIGHTS_F32, WEIGHTS_BF16, WEIGHTS_Q8, WEIGHTS_Q4 };
+enum settings_weights { SETTINGS_AUTO, SETTINGS_F32, SETTINGS_BF16, SETTINGS_Q8, SETTINGS_Q4 };
 
 struct settings {
     char broker[LINK_ENDPOINT_MAX];
