@@ -16,7 +16,7 @@ static const struct dispatch_shape shape = {
 struct example {
     const char *name;
     uint32_t layer, rows, pairs, slots;
-    struct dispatch_pair pair[6];
+    struct expert_pair pair[6];
     int extra_bytes;
     bool good;
 };
@@ -79,11 +79,12 @@ static void test_a_frame_holds_at_least_one_row(void **state)
     struct dispatch_shape big = shape;
 
     (void)state;
-    CHECK(dispatch_rows_max(&shape) == 256 * 1024 / 8);
-    big.hidden = 1 << 20;
-    CHECK(dispatch_rows_max(&big) == 1);
+    CHECK(dispatch_rows_max(&shape, false) == 256 * 1024 / 8);
+    CHECK(dispatch_rows_max(&shape, true) == DISPATCH_DECODE_ROWS_MAX);
+    big.hidden = 1 << 24;
+    CHECK(dispatch_rows_max(&big, false) == 1 && dispatch_rows_max(&big, true) == 1);
     big.hidden = 1;
-    CHECK(dispatch_rows_max(&big) == DISPATCH_ROWS_MAX);
+    CHECK(dispatch_rows_max(&big, false) == DISPATCH_ROWS_MAX);
 }
 
 int main(void)

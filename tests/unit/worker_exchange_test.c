@@ -110,18 +110,18 @@ static struct exchange_call *call_new(uint32_t rows, const char *shards, bool de
 {
     struct exchange_call *c = calloc(1, sizeof *c);
     uint32_t n = (uint32_t)strlen(shards), at = 0;
-    struct dispatch_pair *pairs;
+    struct expert_pair *pairs;
 
     *c = (struct exchange_call){ .layer = 1, .row_count = rows, .pair_count = rows * n, .slot_count = rows * n, .decode = decode,
                                  .shard_count = n };
     c->payload_size = (size_t)rows * HIDDEN * 4 + (size_t)rows * n * sizeof *pairs;
     c->payload = calloc(1, c->payload_size);
     c->shard = calloc(n, sizeof *c->shard);
-    pairs = (struct dispatch_pair *)(void *)(c->payload + (size_t)rows * HIDDEN * 4);
+    pairs = (struct expert_pair *)(void *)(c->payload + (size_t)rows * HIDDEN * 4);
     for (uint32_t s = 0; s < n; s++) {
         c->shard[s] = (uint16_t)(shards[s] - '0');
         for (uint32_t r = 0; r < rows; r++, at++)
-            pairs[at] = (struct dispatch_pair){ .row = (uint16_t)r, .slot = (uint16_t)at, .expert = c->shard[s] * 2u, .weight = 1 };
+            pairs[at] = (struct expert_pair){ .row = (uint16_t)r, .slot = (uint16_t)at, .expert = c->shard[s] * 2u, .weight = 1 };
     }
     return c;
 }
