@@ -66,6 +66,7 @@ struct exchange {
     size_t reserved_bytes;
 
     struct caller caller[EXCHANGE_CALLERS_MAX];
+    int caller_count; /* places in use or used before */
     uint64_t caller_serial;
     struct work_list small, large;
     int small_in_a_row;
@@ -565,7 +566,7 @@ static void on_peer_time(struct exchange *ex, int number)
 
 static struct caller *find_caller(struct exchange *ex, const struct link_peer *peer)
 {
-    for (int i = 0; i < EXCHANGE_CALLERS_MAX; i++) {
+    for (int i = 0; i < ex->caller_count; i++) {
         struct caller *c = &ex->caller[i];
 
         if (c->used && c->peer.size == peer->size && !memcmp(c->peer.id, peer->id, peer->size))
@@ -646,7 +647,7 @@ static void on_hello(struct exchange *ex, const Moothall__PeerHello *hello)
     if (strlen(hello->name) >= SEAT_NAME_MAX)
         return;
     if (!caller) {
-        for (int i = 0; i < EXCHANGE_CALLERS_MAX; i++)
+        for (int i = 0; i < ex->caller_count; i++)
             if (ex->caller[i].used && !strcmp(ex->caller[i].name, hello->name))
                 forget_caller(ex, &ex->caller[i]); /* its older connection */
         /* A free place, else that of whoever was silent longest. */
@@ -656,6 +657,8 @@ static void on_hello(struct exchange *ex, const Moothall__PeerHello *hello)
                 caller = &ex->caller[i];
         if (caller->used)
             forget_caller(ex, caller);
+        if (caller - ex->caller >= ex->caller_count)
+            ex->caller_count = (int)(caller - ex->caller) + 1;
         memset(caller, 0, sizeof *caller);
         caller->used = true;
         caller->peer = ex->message.peer;
