@@ -57,7 +57,7 @@ static const struct {
     { 0x11f34, 0x11f35, "Mc" }, { 0x11f36, 0x11f3a, "Mn" }, { 0x11f3e, 0x11f3f, "Mc" },
     { 0x11f40, 0x11f40, "Mn" }, { 0x11f41, 0x11f41, "Mc" }, { 0x11f42, 0x11f42, "Mn" },
     { 0x11f43, 0x11f4f, "Po" }, { 0x11f50, 0x11f59, "Nd" }, { 0x11f5a, 0x11f5a, "Mn" },
-    { 0x1342f, 0x1342f, "Lo" }, { 0x13439, 0x1343f, "Cf" }, { 0x13440, 0x13440, "Mn" },
+    { 0x1342f, 0x1342f, "Lo" }, { 0x13440, 0x13440, "Mn" },
     { 0x13441, 0x13446, "Lo" }, { 0x13447, 0x13455, "Mn" }, { 0x13460, 0x143fa, "Lo" },
     { 0x16100, 0x1611d, "Lo" }, { 0x1611e, 0x16129, "Mn" }, { 0x1612a, 0x1612c, "Mc" },
     { 0x1612d, 0x1612f, "Mn" }, { 0x16130, 0x16139, "Nd" }, { 0x16d40, 0x16d42, "Lm" },
@@ -154,6 +154,12 @@ static bool put_word(struct reader *r)
     return true;
 }
 
+/* Oniguruma's \w has the superscripts and fractions of Latin-1 besides what Rust's has. */
+static bool put_ruby_word(struct reader *r)
+{
+    return put_word(r) && put_range(r, 0xb2, 0xb3) && put_range(r, 0xb9, 0xb9) && put_range(r, 0xbc, 0xbe);
+}
+
 /* \p{Name}: on the brace.  Leaves after it. */
 static bool read_category(struct reader *r, const uint8_t *escape, const char **category)
 {
@@ -248,7 +254,7 @@ static bool read_member(struct reader *r, uint32_t *c, bool *set)
         return put_category(r, "Nd");
     case 'w':
         r->at++;
-        return put_word(r);
+        return put_ruby_word(r);
     case 'p':
         r->at++;
         return read_category(r, start, &category) && put_category(r, category);
@@ -385,7 +391,7 @@ static bool read_escape(struct reader *r)
         return put(r, *r->at++ == 'd' ? "[" : "[^") && put_category(r, "Nd") && put(r, "]");
     case 'w':
     case 'W':
-        return put(r, *r->at++ == 'w' ? "[" : "[^") && put_word(r) && put(r, "]");
+        return put(r, *r->at++ == 'w' ? "[" : "[^") && put_ruby_word(r) && put(r, "]");
     case 'p':
     case 'P': {
         bool negated = *r->at++ == 'P';

@@ -152,8 +152,6 @@ static bool read_normalizer(struct tokenizer *t, const json_t *description, int 
     } forms[] = {
         { "NFC", UTF8PROC_STABLE | UTF8PROC_COMPOSE },
         { "NFD", UTF8PROC_STABLE | UTF8PROC_DECOMPOSE },
-        { "NFKC", UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT },
-        { "NFKD", UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT },
     };
     const char *type = json_string_value(json_object_get(description, "type"));
 
@@ -182,7 +180,7 @@ static bool read_normalizer(struct tokenizer *t, const json_t *description, int 
         t->normalizer[t->normalizer_count++] = (utf8proc_option_t)forms[i].options;
         return true;
     }
-    return err_set(err, ERR_INPUT, "type `%.40s` is not supported; expected Sequence, NFC, NFD, NFKC or NFKD", type);
+    return err_set(err, ERR_INPUT, "type `%.40s` is not supported; expected Sequence, NFC or NFD", type);
 }
 
 /* Every normalization form leaves ASCII alone. */
@@ -209,7 +207,64 @@ static bool check_marks(struct span text, struct err *err)
     return true;
 }
 
-/* *result is text itself, or lies in memory, which the caller frees with free. */
+/* Characters that compose, decompose or change places since Unicode 9, which the library's normalizer has (found by
+ * asking it).  To it they are plain characters, so text is normalized in runs between them.  Whole blocks where
+ * all of a script is new. */
+static bool is_new(uint32_t c)
+{
+    static const struct {
+        uint32_t first, last;
+    } ranges[] = {
+        { 0x7fd, 0x7fd },     { 0x897, 0x89f },     { 0x8ca, 0x8d3 },     { 0x9fe, 0x9fe },     { 0xc3c, 0xc3c },
+        { 0xd3b, 0xd3c },     { 0xeba, 0xeba },     { 0x1715, 0x1715 },   { 0x1abf, 0x1ace },   { 0x1df6, 0x1dfa },
+        { 0xa82c, 0xa82c },   { 0x105c0, 0x105ff }, { 0x10d24, 0x10d27 }, { 0x10d69, 0x10d6d }, { 0x10eab, 0x10eac },
+        { 0x10efc, 0x10eff }, { 0x10f46, 0x10f50 }, { 0x10f82, 0x10f85 }, { 0x11070, 0x11070 }, { 0x1133b, 0x1133b },
+        { 0x11380, 0x113ff }, { 0x1145e, 0x1145e }, { 0x11839, 0x1183a }, { 0x11930, 0x11943 }, { 0x119e0, 0x119e0 },
+        { 0x11a34, 0x11a34 }, { 0x11a47, 0x11a47 }, { 0x11a99, 0x11a99 }, { 0x11d42, 0x11d45 }, { 0x11d97, 0x11d97 },
+        { 0x11f41, 0x11f42 }, { 0x16100, 0x1613f }, { 0x16d40, 0x16d7f }, { 0x16ff0, 0x16ff1 }, { 0x1e08f, 0x1e08f },
+        { 0x1e130, 0x1e136 }, { 0x1e2ae, 0x1e2ae }, { 0x1e2ec, 0x1e2ef }, { 0x1e4ec, 0x1e4ef }, { 0x1e5ee, 0x1e5ef },
+    };
+
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0] && c >= ranges[i].first; i++)
+        if (c <= ranges[i].last)
+            return true;
+    return false;
+}
+
+static bool normalize_run(struct span run, utf8proc_option_t form, struct buf *out, struct err *err)
+{
+    utf8proc_uint8_t *made = NULL;
+    utf8proc_ssize_t size;
+    bool ok;
+
+    if (run.size == 0)
+        return true;
+    size = utf8proc_map(run.data, (utf8proc_ssize_t)run.size, &made, form);
+    ok = size >= 0 && buf_add(out, made, (size_t)size);
+    if (!ok)
+        err_set(err, ERR_IO, "normalizer: %s", size < 0 ? utf8proc_errmsg(size) : "out of memory");
+    free(made);
+    return ok;
+}
+
+static bool normalize_once(struct span text, utf8proc_option_t form, struct buf *out, struct err *err)
+{
+    size_t from = 0, at, size;
+
+    for (at = 0; at < text.size; at += size) {
+        size = utf8_length(text.data[at]);
+        if (!is_new(utf8_read(text.data + at)))
+            continue;
+        if (!normalize_run(span_of(text.data + from, at - from), form, out, err))
+            return false;
+        if (!buf_add(out, text.data + at, size))
+            return out_of_memory(err);
+        from = at + size;
+    }
+    return normalize_run(span_of(text.data + from, at - from), form, out, err);
+}
+
+/* *result is text itself, or lies in memory, which the caller frees. */
 static bool normalize(const struct tokenizer *t, struct span text, struct span *result, uint8_t **memory,
                       struct err *err)
 {
@@ -218,19 +273,17 @@ static bool normalize(const struct tokenizer *t, struct span text, struct span *
     if (t->normalizer_count == 0 || text.size == 0 || is_ascii(text))
         return true;
     for (int i = 0; i < t->normalizer_count; i++) {
-        utf8proc_uint8_t *made = NULL;
-        utf8proc_ssize_t size;
+        struct buf made = { 0 };
 
-        if (!check_marks(*result, err))
+        if (!check_marks(*result, err) || !normalize_once(*result, t->normalizer[i], &made, err)) {
+            buf_fini(&made);
+            free(*memory);
+            *memory = NULL;
             return false;
-        size = utf8proc_map(result->data, (utf8proc_ssize_t)result->size, &made, t->normalizer[i]);
-        if (size < 0) {
-            free(made);
-            return err_set(err, ERR_IO, "normalizer: %s", utf8proc_errmsg(size));
         }
         free(*memory);
-        *memory = made;
-        *result = span_of(made, (size_t)size);
+        *memory = made.data;
+        *result = buf_span(&made);
     }
     return true;
 }
