@@ -1,0 +1,866 @@
+#include "proto/request.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <sodium.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define CHAT_URL "/v1/chat/completions"
+#define COMPLETION_URL "/v1/completions"
+
+/* ---- faults ----------------------------------------------------------------------------------------------- */
+
+/* What a user wrote is quoted in messages and may be cut anywhere: the words must stay UTF-8 and one line. */
+static void clean(char *text)
+{
+    uint8_t *p = (uint8_t *)text;
+
+    while (*p) {
+        size_t size = 1, left = strlen((char *)p);
+
+        while (size <= 4 && size <= left && !span_is_utf8(span_of(p, size)))
+            size++;
+        if (size > 4 || size > left || *p < 0x20 || *p == 0x7f) {
+            *p = '?';
+            size = 1;
+        }
+        p += size;
+    }
+}
+
+bool request_fault_set(struct request_fault *fault, int status_code, const char *code, const char *param,
+                       const char *format, ...)
+{
+    va_list args;
+    int n;
+
+    fault->status_code = status_code;
+    fault->code = code;
+    snprintf(fault->param, sizeof fault->param, "%s", param ? param : "");
+    clean(fault->param);
+    va_start(args, format);
+    n = vsnprintf(fault->message, sizeof fault->message, format, args);
+    va_end(args);
+    if (n >= (int)sizeof fault->message)
+        memcpy(fault->message + sizeof fault->message - 4, "...", 4);
+    clean(fault->message);
+    return false;
+}
+
+bool request_fault_write(const struct request_fault *fault, struct buf *out)
+{
+    json_t *param = fault->param[0] ? json_string(fault->param) : json_null();
+    json_t *json = json_pack("{s:{s:s,s:s,s:o,s:s}}", "error", "message", fault->message, "type",
+                             "invalid_request_error", "param", param, "code", fault->code);
+    char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+    bool ok = text && buf_text(out, text);
+
+    free(text);
+    json_decref(json);
+    return ok;
+}
+
+static bool no_room(struct request_fault *fault)
+{
+    return request_fault_set(fault, 413, "request_too_large", NULL, "the request needs more memory than it may take");
+}
+
+static const char *found(const json_t *v)
+{
+    switch (json_typeof(v)) {
+    case JSON_OBJECT:
+        return "an object";
+    case JSON_ARRAY:
+        return "a list";
+    case JSON_STRING:
+        return "a text";
+    case JSON_INTEGER:
+        return "an integer";
+    case JSON_REAL:
+        return "a number with a fraction";
+    case JSON_TRUE:
+        return "true";
+    case JSON_FALSE:
+        return "false";
+    case JSON_NULL:
+        break;
+    }
+    return "null";
+}
+
+/* A text may hold U+0000, so its length counts. */
+static bool is_word(const json_t *v, const char *word)
+{
+    return json_string_length(v) == strlen(word) && strcmp(json_string_value(v), word) == 0;
+}
+
+static bool wrong_type(struct request_fault *fault, const char *param, const char *expected, const json_t *v)
+{
+    return request_fault_set(fault, 400, "invalid_type", param, "`%s`: expected %s, found %s", param, expected, found(v));
+}
+
+/* ---- the line as bytes --------------------------------------------------------------------------------------- */
+
+/* The first byte that is not part of UTF-8, or size. */
+static size_t utf8_end(struct span text)
+{
+    size_t at = 0;
+
+    if (span_is_utf8(text))
+        return text.size;
+    for (;;) { /* it ends somewhere, so this does */
+        size_t size = 1;
+
+        while (size <= 4 && at + size <= text.size && !span_is_utf8(span_of(text.data + at, size)))
+            size++;
+        if (size > 4 || at + size > text.size)
+            return at;
+        at += size;
+    }
+}
+
+/* Depth and number of values, before jansson makes objects of them: 16 MB of `[[],[],...` would take a gigabyte. */
+static bool check_shape(struct span line, struct request_fault *fault)
+{
+    int depth = 0;
+    size_t values = 1;
+    bool quoted = false;
+
+    for (size_t i = 0; i < line.size; i++) {
+        uint8_t c = line.data[i];
+
+        if (quoted) {
+            if (c == '\\')
+                i++;
+            else if (c == '"')
+                quoted = false;
+            continue;
+        }
+        if (c == '"')
+            quoted = true;
+        else if (c == '[' || c == '{')
+            depth++;
+        else if (c == ']' || c == '}')
+            depth--;
+        if (c == ',' || c == '[' || c == '{')
+            values++;
+        if (depth > REQUEST_DEPTH_MAX)
+            return request_fault_set(fault, 400, "invalid_json", NULL,
+                                     "more than %d lists and objects within each other, at byte %zu",
+                                     REQUEST_DEPTH_MAX, i);
+        if (values > REQUEST_VALUES_MAX)
+            return request_fault_set(fault, 413, "request_too_large", NULL, "more than %d JSON values",
+                                     REQUEST_VALUES_MAX);
+    }
+    return true;
+}
+
+/* The key of the number that ends before `at`, for the words of a number that is out of range. */
+static bool key_before(struct span line, size_t at, char key[64])
+{
+    size_t end, start;
+
+    if (at > line.size)
+        return false;
+    while (at > 0 && strchr("+-.0123456789eE", line.data[at - 1]) && line.data[at - 1])
+        at--;
+    while (at > 0 && (line.data[at - 1] == ' ' || line.data[at - 1] == '\t'))
+        at--;
+    if (at == 0 || line.data[--at] != ':')
+        return false;
+    while (at > 0 && (line.data[at - 1] == ' ' || line.data[at - 1] == '\t'))
+        at--;
+    if (at == 0 || line.data[at - 1] != '"')
+        return false;
+    for (end = start = at - 1; start > 0 && line.data[start - 1] != '"'; start--)
+        continue;
+    if (start == 0 || end - start == 0 || end - start >= 64)
+        return false;
+    memcpy(key, line.data + start, end - start);
+    key[end - start] = '\0';
+    return true;
+}
+
+static json_t *parse(struct span bytes, const char *what, struct request_fault *fault)
+{
+    json_error_t why;
+    size_t good;
+    json_t *json;
+    char key[64];
+
+    if (bytes.size > REQUEST_LINE_MAX) {
+        request_fault_set(fault, 413, "line_too_long", NULL, "%s of %zu bytes, at most %d", what, bytes.size,
+                          REQUEST_LINE_MAX);
+        return NULL;
+    }
+    good = utf8_end(bytes);
+    if (good < bytes.size) {
+        request_fault_set(fault, 400, "invalid_utf8", NULL, "%s is not UTF-8: byte 0x%02x at byte %zu", what,
+                          bytes.data[good], good);
+        return NULL;
+    }
+    if (!check_shape(bytes, fault))
+        return NULL;
+    json = json_loadb(bytes.size ? (const char *)bytes.data : "", bytes.size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL,
+                      &why);
+    if (json)
+        return json;
+    if (json_error_code(&why) == json_error_numeric_overflow && key_before(bytes, (size_t)why.position, key))
+        request_fault_set(fault, 400, "invalid_value", key, "`%s`: the number is out of range", key);
+    else
+        request_fault_set(fault, 400, "invalid_json", NULL, "%s is not JSON: %s, at byte %d", what, why.text,
+                          why.position);
+    return NULL;
+}
+
+/* ---- fields ----------------------------------------------------------------------------------------------------- */
+
+/* One body being read. */
+struct reading {
+    struct arena *arena;
+    struct request *request;
+    struct request_fault *fault;
+    bool tokens_given, logprobs_given, top_logprobs_given;
+    const char *tokens_field; /* which of its two names max_tokens came by */
+};
+
+typedef bool read_field(struct reading *r, const char *name, const json_t *v);
+
+static bool keep_text(struct reading *r, const json_t *v, struct span *text)
+{
+    size_t size = json_string_length(v);
+    char *copy = arena_copy(r->arena, json_string_value(v), size);
+
+    if (!copy)
+        return no_room(r->fault);
+    *text = span_of(copy, size);
+    return true;
+}
+
+static bool read_integer(struct reading *r, const char *name, const json_t *v, json_int_t low, json_int_t high,
+                         json_int_t *value)
+{
+    char expected[96];
+
+    snprintf(expected, sizeof expected, "an integer %" JSON_INTEGER_FORMAT "..%" JSON_INTEGER_FORMAT, low, high);
+    if (!json_is_integer(v))
+        return wrong_type(r->fault, name, expected, v);
+    *value = json_integer_value(v);
+    if (*value < low || *value > high)
+        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected %s, found %" JSON_INTEGER_FORMAT,
+                                 name, expected, *value);
+    return true;
+}
+
+static bool read_number(struct reading *r, const char *name, const json_t *v, double high, double *value)
+{
+    if (!json_is_number(v))
+        return request_fault_set(r->fault, 400, "invalid_type", name, "`%s`: expected a number 0..%g, found %s", name,
+                                 high, found(v));
+    *value = json_number_value(v);
+    if (!(*value >= 0 && *value <= high))
+        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected a number 0..%g, found %g", name,
+                                 high, *value);
+    return true;
+}
+
+static bool read_bool(struct reading *r, const char *name, const json_t *v, bool *value)
+{
+    *value = json_is_true(v);
+    return json_is_boolean(v) || wrong_type(r->fault, name, "true or false", v);
+}
+
+static bool read_model(struct reading *r, const char *name, const json_t *v)
+{
+    if (!json_is_string(v))
+        return wrong_type(r->fault, name, "a text", v);
+    return keep_text(r, v, &r->request->model);
+}
+
+static bool read_max_tokens(struct reading *r, const char *name, const json_t *v)
+{
+    json_int_t value = 0;
+
+    if (r->tokens_given)
+        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s` and `%s` mean the same; expected one",
+                                 r->tokens_field, name);
+    r->tokens_given = true;
+    r->tokens_field = name;
+    /* 0 is judged when it is known whether the prompt is echoed. */
+    if (json_is_integer(v) && json_integer_value(v) == 0) {
+        r->request->max_tokens = 0;
+        return true;
+    }
+    if (!read_integer(r, name, v, 1, INT32_MAX, &value))
+        return false;
+    r->request->max_tokens = (int32_t)value;
+    return true;
+}
+
+static bool read_temperature(struct reading *r, const char *name, const json_t *v)
+{
+    return read_number(r, name, v, 2, &r->request->temperature);
+}
+
+static bool read_top_p(struct reading *r, const char *name, const json_t *v)
+{
+    return read_number(r, name, v, 1, &r->request->top_p);
+}
+
+static bool read_top_k(struct reading *r, const char *name, const json_t *v)
+{
+    json_int_t value = 0;
+
+    if (!read_integer(r, name, v, -1, INT32_MAX, &value))
+        return false;
+    r->request->top_k = value > 0 ? (int32_t)value : 0;
+    return true;
+}
+
+static bool read_seed(struct reading *r, const char *name, const json_t *v)
+{
+    if (!json_is_integer(v))
+        return wrong_type(r->fault, name, "an integer of 64 bits", v);
+    r->request->seed = json_integer_value(v);
+    r->request->seed_given = true;
+    return true;
+}
+
+static bool read_stop_text(struct reading *r, const char *name, const json_t *v, struct span *stop)
+{
+    if (!json_is_string(v))
+        return wrong_type(r->fault, name, "a text", v);
+    if (json_string_length(v) == 0 || json_string_length(v) > REQUEST_STOP_BYTES_MAX)
+        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected 1..%d bytes, found %zu", name,
+                                 REQUEST_STOP_BYTES_MAX, json_string_length(v));
+    return keep_text(r, v, stop);
+}
+
+static bool read_stop(struct reading *r, const char *name, const json_t *v)
+{
+    size_t count = json_is_array(v) ? json_array_size(v) : 1;
+    char item_name[64];
+
+    if (!json_is_array(v) && !json_is_string(v))
+        return wrong_type(r->fault, name, "a text or a list of texts", v);
+    if (count > REQUEST_STOP_MAX)
+        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected at most %d texts, found %zu", name,
+                                 REQUEST_STOP_MAX, count);
+    r->request->stop = arena_take(r->arena, (count + 1) * sizeof *r->request->stop);
+    if (!r->request->stop)
+        return no_room(r->fault);
+    r->request->stop_count = count;
+    if (json_is_string(v))
+        return read_stop_text(r, name, v, &r->request->stop[0]);
+    for (size_t i = 0; i < count; i++) {
+        snprintf(item_name, sizeof item_name, "stop[%zu]", i);
+        if (!read_stop_text(r, item_name, json_array_get(v, i), &r->request->stop[i]))
+            return false;
+    }
+    return true;
+}
+
+static bool read_n(struct reading *r, const char *name, const json_t *v)
+{
+    if (json_is_integer(v) && json_integer_value(v) == 1)
+        return true;
+    return request_fault_set(r->fault, 400, "unsupported_value", name, "`n`: only 1 is supported: one choice a request");
+}
+
+static bool read_stream(struct reading *r, const char *name, const json_t *v)
+{
+    bool value;
+
+    if (!read_bool(r, name, v, &value))
+        return false;
+    return !value || request_fault_set(r->fault, 400, "unsupported_value", name,
+                                       "`stream`: only false is supported: a batch has no one to stream to");
+}
+
+static bool read_echo(struct reading *r, const char *name, const json_t *v)
+{
+    return read_bool(r, name, v, &r->request->echo);
+}
+
+static bool read_chat_logprobs(struct reading *r, const char *name, const json_t *v)
+{
+    return read_bool(r, name, v, &r->request->logprobs);
+}
+
+static bool read_top_logprobs(struct reading *r, const char *name, const json_t *v)
+{
+    json_int_t value = 0;
+
+    if (!read_integer(r, name, v, 0, REQUEST_TOP_LOGPROBS_MAX, &value))
+        return false;
+    r->request->top_logprobs = (int32_t)value;
+    r->top_logprobs_given = true;
+    return true;
+}
+
+static bool read_completion_logprobs(struct reading *r, const char *name, const json_t *v)
+{
+    r->request->logprobs = true;
+    return read_top_logprobs(r, name, v);
+}
+
+/* ---- messages ------------------------------------------------------------------------------------------------------ */
+
+/* {"type": "text", "text": "..."} */
+static bool part_text(struct reading *r, const char *name, const json_t *part, const json_t **text)
+{
+    static const char *const known[] = { "type", "text" };
+    const json_t *type = json_object_get(part, "type");
+    const char *key;
+    char param[256];
+    json_t *v;
+
+    if (!json_is_object(part))
+        return wrong_type(r->fault, name, "an object with \"type\" and \"text\"", part);
+    *text = json_object_get(part, "text");
+    snprintf(param, sizeof param, "%s.type", name);
+    if (!json_is_string(type))
+        return type ? wrong_type(r->fault, param, "a text", type)
+                    : request_fault_set(r->fault, 400, "missing_required_parameter", param, "`%s` is missing", param);
+    if (!is_word(type, "text"))
+        return request_fault_set(r->fault, 400, "unsupported_value", param,
+                                 "`%s`: `%.40s` is not supported; expected text", param, json_string_value(type));
+    json_object_foreach((json_t *)(uintptr_t)part, key, v) {
+        if (json_is_null(v) || strcmp(key, known[0]) == 0 || strcmp(key, known[1]) == 0)
+            continue;
+        snprintf(param, sizeof param, "%s.%.60s", name, key);
+        return request_fault_set(r->fault, 400, "unsupported_parameter", param, "`%s` is not supported", param);
+    }
+    snprintf(param, sizeof param, "%s.text", name);
+    if (!*text)
+        return request_fault_set(r->fault, 400, "missing_required_parameter", param, "`%s` is missing", param);
+    return json_is_string(*text) || wrong_type(r->fault, param, "a text", *text);
+}
+
+static bool read_content(struct reading *r, const char *name, const json_t *v, struct span *content)
+{
+    const json_t *part, *text = NULL;
+    char part_name[96 + 32];
+    size_t i, size = 0;
+    char *joined;
+
+    if (json_is_string(v))
+        return keep_text(r, v, content);
+    if (!json_is_array(v))
+        return wrong_type(r->fault, name, "a text or a list of text parts", v);
+    json_array_foreach(v, i, part) {
+        snprintf(part_name, sizeof part_name, "%s[%zu]", name, i);
+        if (!part_text(r, part_name, part, &text))
+            return false;
+        size += json_string_length(text);
+    }
+    joined = arena_take(r->arena, size + 1);
+    if (!joined)
+        return no_room(r->fault);
+    *content = span_of(joined, size);
+    json_array_foreach(v, i, part) {
+        text = json_object_get(part, "text");
+        memcpy(joined, json_string_value(text), json_string_length(text));
+        joined += json_string_length(text);
+    }
+    return true;
+}
+
+static const char *const roles[] = { "system", "user", "assistant" };
+
+static bool read_message(struct reading *r, size_t i, const json_t *v, struct request_message *message)
+{
+    static const char *const known[] = { "role", "content" };
+    const json_t *role = json_object_get(v, "role"), *content = json_object_get(v, "content");
+    char name[96];
+    const char *key;
+    json_t *field;
+
+    snprintf(name, sizeof name, "messages[%zu]", i);
+    if (!json_is_object(v))
+        return wrong_type(r->fault, name, "an object with \"role\" and \"content\"", v);
+    json_object_foreach((json_t *)(uintptr_t)v, key, field) {
+        const char *nearest;
+
+        if (strcmp(key, known[0]) == 0 || strcmp(key, known[1]) == 0 || json_is_null(field))
+            continue;
+        snprintf(name, sizeof name, "messages[%zu].%.60s", i, key);
+        nearest = err_nearest(key, known, 2);
+        return request_fault_set(r->fault, 400, "unsupported_parameter", name, "`%s` is not supported%s%s%s", name,
+                                 nearest ? " (did you mean `" : "", nearest ? nearest : "", nearest ? "`?)" : "");
+    }
+    snprintf(name, sizeof name, "messages[%zu].role", i);
+    if (!role)
+        return request_fault_set(r->fault, 400, "missing_required_parameter", name, "`%s` is missing", name);
+    if (!json_is_string(role))
+        return wrong_type(r->fault, name, "a text", role);
+    for (int k = 0;; k++) {
+        if (k == 3)
+            return request_fault_set(r->fault, 400, "invalid_value", name,
+                                     "`%s`: `%.40s` is not supported; expected system, user or assistant", name,
+                                     json_string_value(role));
+        if (is_word(role, roles[k])) {
+            message->role = (enum request_role)k;
+            break;
+        }
+    }
+    snprintf(name, sizeof name, "messages[%zu].content", i);
+    if (!content)
+        return request_fault_set(r->fault, 400, "missing_required_parameter", name, "`%s` is missing", name);
+    return read_content(r, name, content, &message->content);
+}
+
+static bool read_messages(struct reading *r, const char *name, const json_t *v)
+{
+    size_t count = json_array_size(v);
+
+    if (!json_is_array(v))
+        return wrong_type(r->fault, name, "a list of messages", v);
+    if (count == 0 || count > REQUEST_MESSAGES_MAX)
+        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected 1..%d messages, found %zu", name,
+                                 REQUEST_MESSAGES_MAX, count);
+    r->request->message = arena_take(r->arena, count * sizeof *r->request->message);
+    if (!r->request->message)
+        return no_room(r->fault);
+    r->request->message_count = count;
+    for (size_t i = 0; i < count; i++)
+        if (!read_message(r, i, json_array_get(v, i), &r->request->message[i]))
+            return false;
+    return true;
+}
+
+/* ---- prompts -------------------------------------------------------------------------------------------------------- */
+
+static bool read_prompt(struct reading *r, const char *name, const json_t *v)
+{
+    struct request *q = r->request;
+    size_t count = json_array_size(v);
+    char item_name[64];
+
+    if (json_is_string(v))
+        return keep_text(r, v, &q->prompt);
+    if (!json_is_array(v))
+        return wrong_type(r->fault, name, "a text or a list of token ids", v);
+    if (json_is_string(json_array_get(v, 0)) || json_is_array(json_array_get(v, 0)))
+        return request_fault_set(r->fault, 400, "unsupported_value", name,
+                                 "`%s`: several prompts in one request are not supported; give each its own line", name);
+    if (count == 0 || count > REQUEST_PROMPT_IDS_MAX)
+        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected 1..%d token ids, found %zu", name,
+                                 REQUEST_PROMPT_IDS_MAX, count);
+    q->prompt_id = arena_take(r->arena, count * sizeof *q->prompt_id);
+    if (!q->prompt_id)
+        return no_room(r->fault);
+    q->prompt_id_count = count;
+    for (size_t i = 0; i < count; i++) {
+        json_int_t id = 0;
+
+        snprintf(item_name, sizeof item_name, "prompt[%zu]", i);
+        if (!read_integer(r, item_name, json_array_get(v, i), 0, INT32_MAX, &id))
+            return false;
+        q->prompt_id[i] = (int32_t)id;
+    }
+    return true;
+}
+
+/* ---- a body ------------------------------------------------------------------------------------------------------------ */
+
+enum { IN_CHAT = 1, IN_COMPLETION = 2, IN_BOTH = 3 };
+
+static const struct {
+    const char *name;
+    int where;
+    read_field *read;
+} fields[] = {
+    { "model", IN_BOTH, read_model },
+    { "messages", IN_CHAT, read_messages },
+    { "prompt", IN_COMPLETION, read_prompt },
+    { "max_tokens", IN_BOTH, read_max_tokens },
+    { "max_completion_tokens", IN_CHAT, read_max_tokens },
+    { "temperature", IN_BOTH, read_temperature },
+    { "top_p", IN_BOTH, read_top_p },
+    { "top_k", IN_BOTH, read_top_k },
+    { "seed", IN_BOTH, read_seed },
+    { "stop", IN_BOTH, read_stop },
+    { "n", IN_BOTH, read_n },
+    { "stream", IN_BOTH, read_stream },
+    { "echo", IN_COMPLETION, read_echo },
+    { "logprobs", IN_CHAT, read_chat_logprobs },
+    { "logprobs", IN_COMPLETION, read_completion_logprobs },
+    { "top_logprobs", IN_CHAT, read_top_logprobs },
+};
+enum { FIELD_COUNT = sizeof fields / sizeof fields[0] };
+
+/* Fields that other services know: so that nobody is told to mean another one. */
+static const char *const elsewhere[] = {
+    "audio", "bad_words", "best_of", "chat_template", "chat_template_kwargs", "documents", "extra_body",
+    "frequency_penalty", "function_call", "functions", "guided_choice", "guided_grammar", "guided_json", "guided_regex",
+    "ignore_eos", "include_stop_str_in_output", "length_penalty", "logit_bias", "logits_processors", "metadata", "min_p",
+    "min_tokens", "modalities", "parallel_tool_calls", "prediction", "presence_penalty", "priority", "prompt_logprobs",
+    "reasoning_effort", "repetition_penalty", "response_format", "service_tier", "skip_special_tokens", "stop_token_ids",
+    "store", "stream_options", "structured_outputs", "suffix", "tool_choice", "tools", "use_beam_search", "user",
+    "verbosity", "web_search_options",
+};
+
+static bool refuse_field(struct reading *r, const char *name, int where)
+{
+    const char *url = where == IN_CHAT ? CHAT_URL : COMPLETION_URL;
+    const char *names[FIELD_COUNT], *nearest;
+    int count = 0;
+
+    for (size_t i = 0; i < sizeof elsewhere / sizeof elsewhere[0]; i++)
+        if (strcmp(name, elsewhere[i]) == 0)
+            return request_fault_set(r->fault, 400, "unsupported_parameter", name, "`%s` is not supported", name);
+    for (int i = 0; i < FIELD_COUNT; i++) {
+        if (fields[i].where & where)
+            names[count++] = fields[i].name;
+        else if (strcmp(fields[i].name, name) == 0)
+            return request_fault_set(r->fault, 400, "unknown_parameter", name, "`%s` is not a field of %s", name, url);
+    }
+    nearest = err_nearest(name, names, count);
+    return request_fault_set(r->fault, 400, "unknown_parameter", name, "unknown field `%.100s`%s%s%s", name,
+                             nearest ? " (did you mean `" : "", nearest ? nearest : "", nearest ? "`?)" : "");
+}
+
+static bool read_one(struct reading *r, const char *name, const json_t *v, int where)
+{
+    for (int i = 0; i < FIELD_COUNT; i++)
+        if ((fields[i].where & where) && strcmp(fields[i].name, name) == 0)
+            return json_is_null(v) || fields[i].read(r, name, v);
+    if (json_is_null(v)) /* a client that spells out what it leaves open changes nothing */
+        for (size_t i = 0; i < sizeof elsewhere / sizeof elsewhere[0]; i++)
+            if (strcmp(name, elsewhere[i]) == 0)
+                return true;
+    return refuse_field(r, name, where);
+}
+
+static bool missing(struct reading *r, const char *name)
+{
+    return request_fault_set(r->fault, 400, "missing_required_parameter", name, "`%s` is missing", name);
+}
+
+/* What fields mean together. */
+static bool check_together(struct reading *r)
+{
+    struct request *q = r->request;
+
+    if (q->kind == REQUEST_CHAT && !q->message)
+        return missing(r, "messages");
+    if (q->kind == REQUEST_COMPLETION && !q->prompt_id && !q->prompt.data)
+        return missing(r, "prompt");
+    if (!r->tokens_given)
+        q->max_tokens = q->kind == REQUEST_CHAT ? -1 : REQUEST_COMPLETION_TOKENS;
+    if (q->max_tokens == 0 && !q->echo)
+        return request_fault_set(r->fault, 400, "invalid_value", r->tokens_field,
+                                 "`%s`: expected at least 1, found 0%s", r->tokens_field,
+                                 q->kind == REQUEST_COMPLETION ? " (0 is for scoring a prompt, with `echo`)" : "");
+    if (r->top_logprobs_given && !q->logprobs)
+        return request_fault_set(r->fault, 400, "invalid_value", "top_logprobs",
+                                 "`top_logprobs` needs `logprobs`: true");
+    return true;
+}
+
+static bool keep_canonical(struct reading *r, const json_t *body)
+{
+    /* 17 digits give every number back exactly, whatever jansson's own default is. */
+    size_t flags = JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17);
+    size_t size = json_dumpb(body, NULL, 0, flags);
+    char *text = size ? arena_take(r->arena, size) : NULL;
+
+    if (!text)
+        return no_room(r->fault);
+    json_dumpb(body, text, size, flags);
+    r->request->body = span_of(text, size);
+    return true;
+}
+
+static bool read_url(struct request *request, struct span url, struct request_fault *fault)
+{
+    request->url = url;
+    if (span_equal(url, span_text(CHAT_URL)))
+        request->kind = REQUEST_CHAT;
+    else if (span_equal(url, span_text(COMPLETION_URL)))
+        request->kind = REQUEST_COMPLETION;
+    else
+        return request_fault_set(fault, 400, "invalid_url", "url",
+                                 "`url`: `%.*s` is not supported; expected " CHAT_URL " or " COMPLETION_URL,
+                                 url.size > 80 ? 80 : (int)url.size, (const char *)url.data);
+    return true;
+}
+
+static bool read_body(struct arena *arena, json_t *body, struct request *request, struct request_fault *fault)
+{
+    struct reading r = { .arena = arena, .request = request, .fault = fault };
+    int where = request->kind == REQUEST_CHAT ? IN_CHAT : IN_COMPLETION;
+    const char *name;
+    json_t *v;
+
+    request->temperature = 1;
+    request->top_p = 1;
+    if (!json_is_object(body))
+        return wrong_type(fault, "body", "an object", body);
+    json_object_foreach(body, name, v)
+        if (!read_one(&r, name, v, where))
+            return false;
+    if (!check_together(&r) || !keep_canonical(&r, body))
+        return false;
+    if (!request->seed_given)
+        request->seed = request_seed(request->body, request->custom_id);
+    return true;
+}
+
+/* ---- a line -------------------------------------------------------------------------------------------------------------- */
+
+static bool read_custom_id(struct arena *arena, const json_t *v, struct request *request, struct request_fault *fault)
+{
+    size_t size = json_string_length(v);
+    const char *text = json_string_value(v);
+    char *copy;
+
+    if (!v)
+        return request_fault_set(fault, 400, "missing_required_parameter", "custom_id", "`custom_id` is missing");
+    if (!json_is_string(v))
+        return wrong_type(fault, "custom_id", "a text", v);
+    if (size == 0 || size > REQUEST_ID_MAX)
+        return request_fault_set(fault, 400, "invalid_value", "custom_id", "`custom_id`: expected 1..%d bytes, found %zu",
+                                 REQUEST_ID_MAX, size);
+    for (size_t i = 0; i < size; i++)
+        if ((uint8_t)text[i] < 0x20 || text[i] == 0x7f)
+            return request_fault_set(fault, 400, "invalid_value", "custom_id",
+                                     "`custom_id`: control character U+%04X at byte %zu", (unsigned)text[i], i);
+    copy = arena_copy(arena, text, size);
+    if (!copy)
+        return no_room(fault);
+    request->custom_id = span_of(copy, size);
+    return true;
+}
+
+static bool read_line(struct arena *arena, json_t *line, struct request *request, struct request_fault *fault)
+{
+    static const char *const known[] = { "custom_id", "method", "url", "body" };
+    const json_t *method = json_object_get(line, "method"), *url = json_object_get(line, "url");
+    json_t *body = json_object_get(line, "body"), *v;
+    const char *name;
+    char *copy;
+
+    if (!json_is_object(line))
+        return request_fault_set(fault, 400, "invalid_type", NULL, "line: expected an object, found %s", found(line));
+    if (!read_custom_id(arena, json_object_get(line, "custom_id"), request, fault))
+        return false;
+    if (!url)
+        return request_fault_set(fault, 400, "missing_required_parameter", "url", "`url` is missing");
+    if (!json_is_string(url))
+        return wrong_type(fault, "url", "a text", url);
+    copy = arena_copy(arena, json_string_value(url), json_string_length(url));
+    if (!copy)
+        return no_room(fault);
+    if (!read_url(request, span_of(copy, json_string_length(url)), fault))
+        return false;
+    if (!method)
+        return request_fault_set(fault, 400, "missing_required_parameter", "method", "`method` is missing");
+    if (!json_is_string(method))
+        return wrong_type(fault, "method", "POST", method);
+    if (!is_word(method, "POST"))
+        return request_fault_set(fault, 400, "invalid_value", "method", "`method`: expected POST, found `%.20s`",
+                                 json_string_value(method));
+    json_object_foreach(line, name, v) {
+        const char *nearest = err_nearest(name, known, 4);
+        bool listed = false;
+
+        for (int i = 0; i < 4; i++)
+            listed = listed || strcmp(name, known[i]) == 0;
+        if (!listed && !json_is_null(v))
+            return request_fault_set(fault, 400, "unknown_parameter", name, "unknown field `%.100s` of the line%s%s%s", name,
+                                     nearest ? " (did you mean `" : "", nearest ? nearest : "", nearest ? "`?)" : "");
+    }
+    if (!body)
+        return request_fault_set(fault, 400, "missing_required_parameter", "body", "`body` is missing");
+    return read_body(arena, body, request, fault);
+}
+
+bool request_read(struct arena *arena, struct span line, struct request *request, struct request_fault *fault)
+{
+    json_t *json;
+    bool ok;
+
+    *request = (struct request){ 0 };
+    json = parse(line, "line", fault);
+    ok = json && read_line(arena, json, request, fault);
+    json_decref(json);
+    return ok;
+}
+
+bool request_read_body(struct arena *arena, struct span url, struct span custom_id, struct span body,
+                       struct request *request, struct request_fault *fault)
+{
+    json_t *json;
+    bool ok;
+
+    *request = (struct request){ .custom_id = custom_id };
+    if (!read_url(request, url, fault))
+        return false;
+    json = parse(body, "body", fault);
+    ok = json && read_body(arena, json, request, fault);
+    json_decref(json);
+    return ok;
+}
+
+/* ---- what is made of it ------------------------------------------------------------------------------------------------------ */
+
+/* BLAKE2b over parts with a zero byte between them. */
+static void hash(uint8_t *digest, size_t size, const struct span *part, int part_count)
+{
+    crypto_generichash_state state;
+
+    crypto_generichash_init(&state, NULL, 0, size);
+    for (int i = 0; i < part_count; i++) {
+        if (i > 0)
+            crypto_generichash_update(&state, (const uint8_t *)"", 1);
+        crypto_generichash_update(&state, part[i].data, part[i].size);
+    }
+    crypto_generichash_final(&state, digest, size);
+}
+
+int64_t request_seed(struct span body, struct span custom_id)
+{
+    struct span part[] = { body, custom_id };
+    uint8_t digest[32];
+    uint64_t seed = 0;
+
+    hash(digest, sizeof digest, part, 2);
+    for (int i = 7; i >= 0; i--)
+        seed = seed << 8 | digest[i];
+    return (int64_t)(seed & INT64_MAX);
+}
+
+static void write_id(char id[REQUEST_JOB_ID_SIZE], const struct span *part, int part_count)
+{
+    uint8_t digest[64];
+
+    hash(digest, sizeof digest, part, part_count);
+    sodium_bin2hex(id, REQUEST_JOB_ID_SIZE, digest, (REQUEST_JOB_ID_SIZE - 1) / 2);
+}
+
+void request_job_id(char id[REQUEST_JOB_ID_SIZE], struct span batch, struct span custom_id)
+{
+    struct span part[] = { batch, custom_id };
+
+    write_id(id, part, 2);
+}
+
+void request_line_id(char id[REQUEST_JOB_ID_SIZE], struct span batch, uint64_t line)
+{
+    char number[24];
+    struct span part[] = { batch, span_of("", 0), span_of(number, (size_t)snprintf(number, sizeof number, "%" PRIu64, line)) };
+
+    write_id(id, part, 3);
+}
+
+void request_digest(uint8_t digest[32], const struct request *request)
+{
+    struct span part[] = { request->url, request->custom_id, request->body };
+
+    hash(digest, 32, part, 3);
+}
