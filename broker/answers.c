@@ -1,0 +1,429 @@
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "broker/core_state.h"
+#include "proto/link.h"
+
+enum {
+    ITEMS_MAX = 256,
+    WAIT_MAX_MS = 60000,
+    BYTES_DEFAULT = 4 * 1024 * 1024,
+    ENVELOPE_ROOM = LINK_ENVELOPE_MAX - 2048, /* what the lists of one answer may take; the rest waits for the next */
+    QUEUES_SHOWN = 64,
+    BATCHES_SHOWN = 64,
+};
+
+static void unknown_batch(const struct event *event, const char *queue, const char *batch, struct effects *effects)
+{
+    if (*batch)
+        effects_refuse(effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__UNKNOWN_BATCH, 0,
+                       "queue `%s` has no batch `%s`", queue, batch);
+    else
+        effects_refuse(effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__UNKNOWN_BATCH, 0,
+                       "there is no queue `%s`", queue);
+}
+
+/* ---- fetch ---------------------------------------------------------------------------------------- */
+
+void answers_fetch(struct core *core, const struct event *event, struct effects *effects)
+{
+    const Moothall__Fetch *m = event->envelope->fetch;
+    struct queue_book *queue = books_queue(&core->books, m->queue);
+    struct batch *batch = queue && *m->batch ? books_batch(&core->books, queue, m->batch) : NULL;
+    uint32_t wait_ms = m->wait_ms < WAIT_MAX_MS ? m->wait_ms : WAIT_MAX_MS;
+
+    if (!queue || (*m->batch && !batch)) {
+        unknown_batch(event, m->queue, m->batch, effects);
+        return;
+    }
+    if (core->waiter_count == WAITERS_MAX) {
+        effects_refuse(effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM, 1000,
+                       "%d fetches wait already", WAITERS_MAX);
+        return;
+    }
+    core->waiter[core->waiter_count++] = (struct waiter){
+        .session = event->session, .correlation = event->envelope->correlation, .queue = queue,
+        .batch = batch ? batch->row.id : 0, .by_position = m->order == MOOTHALL__ORDER__POSITION,
+        .from = m->order == MOOTHALL__ORDER__COMPLETION && m->from == 0 ? 1 : (int64_t)m->from,
+        .items_max = m->items_max ? (int)m->items_max : ITEMS_MAX,
+        .bytes_max = m->bytes_max == 0 ? BYTES_DEFAULT : m->bytes_max < core->config.payload_max ? m->bytes_max : core->config.payload_max,
+        .until_ms = core->now.mono_ms + wait_ms, .fresh = true,
+    };
+}
+
+static Moothall__Entry *entry_message(struct core *core, const struct entry *entry, struct effects *effects)
+{
+    Moothall__Entry *m = effects_new(effects, &moothall__entry__descriptor);
+
+    if (!entry->intact)
+        jobs_damaged_entry(core, entry);
+    m->number = (uint64_t)entry->number;
+    m->job = effects_text(effects, entry->id);
+    m->custom_id = effects_text(effects, entry->custom_id);
+    m->batch = effects_text(effects, entry->batch_name);
+    m->position = entry->position >= 0 ? (uint32_t)entry->position : UINT32_MAX;
+    m->generation = entry->generation;
+    m->state = (Moothall__State)(entry->intact ? entry->state : JOB_DEAD); /* the same numbers */
+    m->status_code = entry->intact ? entry->status_code : 0;
+    m->size = entry->size;
+    m->reason = effects_text(effects, entry->intact ? entry->reason : "the stored result is damaged: its checksum is wrong");
+    m->attempt = entry->attempt;
+    m->infra = entry->infra;
+    m->seed = entry->seed;
+    m->worker = effects_text(effects, entry->worker);
+    m->numerics = effects_text(effects, entry->numerics);
+    m->created_ms = entry->created_ms;
+    m->leased_ms = entry->leased_ms;
+    m->finished_ms = entry->finished_ms;
+    m->endpoint = effects_text(effects, entry->endpoint);
+    return m;
+}
+
+static int64_t ended(const struct counts *counts)
+{
+    return counts->in[JOB_DONE] + counts->in[JOB_FAILED] + counts->in[JOB_DEAD] + counts->in[JOB_CANCELLED] + counts->in[JOB_EXPIRED];
+}
+
+/* Every job that the batch will have is there and has ended. */
+static bool is_over(const struct batch *batch)
+{
+    const struct counts *c = &batch->row.counts;
+
+    return c->in[JOB_READY] + c->in[JOB_LEASED] + c->in[JOB_DELAYED] == 0 && ended(c) >= batch->row.total;
+}
+
+static uint64_t waiting_behind(const struct batch *batch)
+{
+    int64_t behind = batch->row.placed_ended - batch->row.first_unfinished;
+
+    return behind > 0 ? (uint64_t)behind : 0;
+}
+
+/* Answers when there is something, or when the wait is over.  False: it waits on. */
+static bool try_fetch(struct core *core, const struct waiter *waiter, struct effects *effects)
+{
+    struct entry_query query = { .queue = waiter->queue->row.id, .batch = waiter->batch, .by_position = waiter->by_position,
+                                 .from = waiter->from, .items_max = waiter->items_max, .bytes_max = waiter->bytes_max };
+    struct batch *batch = waiter->batch ? books_batch_id(&core->books, waiter->batch) : NULL;
+    struct buf bodies = { .max = (size_t)LINK_PAYLOAD_MAX };
+    struct entry *rows = calloc((size_t)waiter->items_max, sizeof *rows);
+    Moothall__Entries *m;
+    size_t envelope = 0, payload = 0;
+    int found, sent = 0;
+    int64_t next = waiter->from;
+    uint8_t *data;
+    bool past;
+
+    found = rows ? core->store->entries(core->store, &query, rows, &bodies) : 0;
+    past = batch && is_over(batch) && (waiter->by_position ? waiter->from >= batch->row.total : found == 0);
+    if (found == 0 && !past && core->now.mono_ms < waiter->until_ms) {
+        buf_fini(&bodies);
+        free(rows);
+        return false;
+    }
+    m = effects_new(effects, &moothall__entries__descriptor);
+    m->entry = effects_take(effects, (size_t)(found + 1) * sizeof *m->entry);
+    for (; sent < found; sent++) {
+        Moothall__Entry *entry = entry_message(core, &rows[sent], effects);
+
+        envelope += moothall__entry__get_packed_size(entry) + 8;
+        if (envelope > ENVELOPE_ROOM)
+            break;
+        payload += entry->size;
+        m->entry[m->n_entry++] = entry;
+        next = (waiter->by_position ? rows[sent].position : rows[sent].number) + 1;
+    }
+    data = effects_take(effects, payload);
+    if (payload)
+        memcpy(data, bodies.data, payload);
+    m->next = (uint64_t)next;
+    if (batch) {
+        m->waiting = waiter->by_position ? waiting_behind(batch) : 0;
+        /* By position the last page itself can say it; by completion the next, empty one does. */
+        m->end = past || (waiter->by_position && is_over(batch) && next >= batch->row.total);
+    }
+    effects_send(effects, waiter->session, waiter->correlation, MOOTHALL__ENVELOPE__BODY_ENTRIES, m, span_of(data, payload));
+    buf_fini(&bodies);
+    free(rows);
+    return true;
+}
+
+void answers_waiters(struct core *core, struct effects *effects)
+{
+    struct queue_book *queue, *next;
+
+    for (int i = 0; i < core->waiter_count;) {
+        struct waiter *waiter = &core->waiter[i];
+
+        if (!waiter->fresh && !waiter->queue->grown && core->now.mono_ms < waiter->until_ms) {
+            i++;
+            continue;
+        }
+        if (effects->arena.used > TURN_BYTES_MAX) {
+            waiter->fresh = true; /* it must not miss what came now */
+            core->again = true;
+            i++;
+            continue;
+        }
+        waiter->fresh = false;
+        if (try_fetch(core, waiter, effects))
+            *waiter = core->waiter[--core->waiter_count];
+        else
+            i++;
+    }
+    HASH_ITER(hh, core->books.queues, queue, next)
+        queue->grown = false;
+}
+
+void answers_session_ended(struct core *core, uint64_t session)
+{
+    for (int i = 0; i < core->waiter_count;)
+        if (core->waiter[i].session == session)
+            core->waiter[i] = core->waiter[--core->waiter_count];
+        else
+            i++;
+}
+
+/* ---- cursors ----------------------------------------------------------------------------------------- */
+
+void answers_cursor(struct core *core, const struct event *event, struct effects *effects)
+{
+    const Moothall__Envelope *e = event->envelope;
+    Moothall__Cursor *m = effects_new(effects, &moothall__cursor__descriptor);
+    struct cursor_row row = { 0 };
+
+    if (e->body_case == MOOTHALL__ENVELOPE__BODY_CURSOR_SET) {
+        const Moothall__CursorSet *set = e->cursor_set;
+
+        text_copy(row.queue, sizeof row.queue, set->queue);
+        text_copy(row.batch, sizeof row.batch, set->batch);
+        text_copy(row.consumer, sizeof row.consumer, set->consumer);
+        row.position = set->position;
+        row.note_size = set->note.len;
+        if (row.note_size)
+            memcpy(row.note, set->note.data, row.note_size);
+        if (!core->store->cursor_put(core->store, &row)) {
+            effects_refuse(effects, event->session, e->correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM, 0,
+                           "there are %d cursors already, as many as a broker keeps", CURSORS_MAX);
+            return;
+        }
+        m->known = true;
+    } else {
+        text_copy(row.queue, sizeof row.queue, e->cursor_ask->queue);
+        text_copy(row.batch, sizeof row.batch, e->cursor_ask->batch);
+        text_copy(row.consumer, sizeof row.consumer, e->cursor_ask->consumer);
+        m->known = core->store->cursor_get(core->store, &row);
+    }
+    if (m->known) {
+        m->position = row.position;
+        m->note.len = row.note_size;
+        m->note.data = effects_take(effects, row.note_size);
+        memcpy(m->note.data, row.note, row.note_size);
+    }
+    effects_send(effects, event->session, e->correlation, MOOTHALL__ENVELOPE__BODY_CURSOR, m, (struct span){ 0 });
+}
+
+/* ---- status --------------------------------------------------------------------------------------------- */
+
+/* True when the part still fits into the answer. */
+static bool fits(size_t *used, size_t size)
+{
+    if (*used + size + 8 > ENVELOPE_ROOM)
+        return false;
+    *used += size + 8;
+    return true;
+}
+
+static void status_queues(struct core *core, const char *only, Moothall__Status *m, size_t *used, struct effects *effects)
+{
+    struct queue_book *queue, *next;
+
+    m->queue = effects_take(effects, QUEUES_SHOWN * sizeof *m->queue);
+    HASH_ITER(hh, core->books.queues, queue, next) {
+        Moothall__QueueStatus *q;
+
+        if (m->n_queue == QUEUES_SHOWN || (*only && strcmp(only, queue->row.name) != 0))
+            continue;
+        q = effects_new(effects, &moothall__queue_status__descriptor);
+        q->name = effects_text(effects, queue->row.name);
+        q->counts = counts_message(effects, &queue->row.counts);
+        q->entries = (uint64_t)queue->row.entries;
+        if (fits(used, moothall__queue_status__get_packed_size(q)))
+            m->queue[m->n_queue++] = q;
+    }
+}
+
+static void add_batch(struct core *core, const struct batch *batch, Moothall__Status *m, size_t *used, struct effects *effects)
+{
+    Moothall__BatchStatus *b = effects_new(effects, &moothall__batch_status__descriptor);
+
+    (void)core;
+    b->name = effects_text(effects, batch->row.name);
+    b->queue = effects_text(effects, batch->queue->row.name);
+    b->counts = counts_message(effects, &batch->row.counts);
+    b->total = (uint64_t)batch->row.total;
+    b->created_ms = batch->row.created_ms;
+    if (fits(used, moothall__batch_status__get_packed_size(b)))
+        m->batch[m->n_batch++] = b;
+}
+
+static void status_batches(struct core *core, const struct queue_book *queue, const struct batch *only, Moothall__Status *m,
+                           size_t *used, struct effects *effects)
+{
+    struct batch_row *rows;
+    int n;
+
+    m->batch = effects_take(effects, BATCHES_SHOWN * sizeof *m->batch);
+    if (only) {
+        add_batch(core, only, m, used, effects);
+        return;
+    }
+    rows = effects_take(effects, BATCHES_SHOWN * sizeof *rows);
+    n = core->store->batches(core->store, queue ? queue->row.id : 0, rows, BATCHES_SHOWN);
+    for (int i = 0; i < n; i++) {
+        const struct batch *batch = books_batch_id(&core->books, rows[i].id); /* memory is newer than the store */
+
+        if (batch)
+            add_batch(core, batch, m, used, effects);
+    }
+}
+
+static void add_worker(struct core *core, const struct worker *worker, const char *name, int holder, Moothall__Status *m,
+                       size_t *used, struct effects *effects)
+{
+    const struct placement *p = &core->placement;
+    Moothall__WorkerStatus *w = effects_new(effects, &moothall__worker_status__descriptor);
+
+    w->name = effects_text(effects, name);
+    w->waiting_shard = -1;
+    w->shard = effects_take(effects, SHARDS_MAX * sizeof *w->shard);
+    for (int s = 0; holder >= 0 && s < p->shard_count; s++)
+        if (p->seat[s] == holder)
+            w->shard[w->n_shard++] = (uint32_t)s;
+    if (worker) {
+        w->pid = worker->pid;
+        w->endpoint = effects_text(effects, worker->offer.endpoint);
+        w->connected = worker->session != 0;
+        w->seated = worker->session && p->epoch && worker->seated_epoch == p->epoch;
+        w->leases = worker->held;
+        w->sequences = worker->sequences;
+        w->waiting_shard = worker->session ? worker->waiting_shard : -1;
+        w->prompt_tokens = worker->prompt_tokens;
+        w->generated_tokens = worker->generated_tokens;
+        w->silent_ms = core->now.mono_ms - worker->heard_ms;
+        if (worker->offer.family_count)
+            w->family = effects_text(effects, worker->offer.family[worker->offer.family_count - 1]);
+        w->exchange = effects_new(effects, &moothall__exchange_counts__descriptor);
+        if (worker->exchange.base.descriptor)
+            *w->exchange = worker->exchange;
+    }
+    if (fits(used, moothall__worker_status__get_packed_size(w)))
+        m->worker[m->n_worker++] = w;
+}
+
+static void status_workers(struct core *core, Moothall__Status *m, size_t *used, struct effects *effects)
+{
+    const struct placement *p = &core->placement;
+
+    m->worker = effects_take(effects, 2 * WORKERS_MAX * sizeof *m->worker);
+    for (int i = 0; i < core->worker_end; i++)
+        if (core->worker[i].here)
+            add_worker(core, &core->worker[i], core->worker[i].offer.name, placement_holder(p, core->worker[i].offer.name), m, used, effects);
+    m->unseated = effects_take(effects, SHARDS_MAX * sizeof *m->unseated);
+    for (int h = 0; h < p->holder_count; h++) {
+        bool known = false, seated = false;
+
+        for (int i = 0; i < core->worker_end; i++) {
+            const struct worker *w = &core->worker[i];
+
+            if (!w->here || strcmp(w->offer.name, p->holder[h].name) != 0)
+                continue;
+            known = true;
+            seated = w->session && w->offer.incarnation == p->holder[h].incarnation && w->seated_epoch == p->epoch;
+        }
+        if (!known)
+            add_worker(core, NULL, p->holder[h].name, h, m, used, effects);
+        for (int s = 0; s < p->shard_count && !seated; s++)
+            if (p->seat[s] == h)
+                m->unseated[m->n_unseated++] = (uint32_t)s;
+    }
+}
+
+void answers_status(struct core *core, const struct event *event, struct effects *effects)
+{
+    const Moothall__StatusAsk *ask = event->envelope->status_ask;
+    struct queue_book *queue = *ask->queue ? books_queue(&core->books, ask->queue) : NULL;
+    struct batch *batch = NULL;
+    Moothall__Status *m = effects_new(effects, &moothall__status__descriptor);
+    struct counts all;
+    char text[256];
+    size_t used = 1024;
+
+    if (*ask->queue && !queue) {
+        unknown_batch(event, ask->queue, "", effects);
+        return;
+    }
+    if (*ask->batch) {
+        struct queue_book *q, *next;
+
+        /* Without a queue the name is looked for in all of them. */
+        HASH_ITER(hh, core->books.queues, q, next)
+            if (!batch && (!queue || q == queue))
+                batch = books_batch(&core->books, q, ask->batch);
+        if (!batch) {
+            unknown_batch(event, *ask->queue ? ask->queue : "any", ask->batch, effects);
+            return;
+        }
+    }
+    all = books_counts(&core->books);
+    m->counts = counts_message(effects, batch ? &batch->row.counts : queue ? &queue->row.counts : &all);
+    if (batch) {
+        m->batch_total = (uint64_t)batch->row.total;
+        m->first_unfinished = (uint64_t)batch->row.first_unfinished;
+        m->waiting = waiting_behind(batch);
+        m->prompt_tokens = (uint64_t)batch->row.prompt_tokens;
+        m->generated_tokens = (uint64_t)batch->row.generated_tokens;
+    }
+    m->epoch = core->placement.epoch;
+    workers_waiting_for(core, text, sizeof text);
+    m->waiting_for = effects_text(effects, text);
+    m->family = effects_text(effects, core->hall.family);
+    m->numerics = effects_text(effects, core->numerics);
+    m->started_ms = core->started.wall_ms;
+    if (core->hall.has_model) {
+        m->fingerprint.len = FINGERPRINT_SIZE;
+        m->fingerprint.data = memcpy(effects_take(effects, FINGERPRINT_SIZE), core->hall.fingerprint, FINGERPRINT_SIZE);
+    }
+    status_workers(core, m, &used, effects);
+    used += 4 * m->n_unseated;
+    status_batches(core, queue, batch, m, &used, effects);
+    status_queues(core, queue ? queue->row.name : "", m, &used, effects);
+    effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_STATUS, m, (struct span){ 0 });
+}
+
+/* ---- audit ------------------------------------------------------------------------------------------------- */
+
+void answers_audit(struct core *core, const struct event *event, struct effects *effects)
+{
+    const Moothall__AuditAsk *ask = event->envelope->audit_ask;
+    Moothall__Audit *m = effects_new(effects, &moothall__audit__descriptor);
+    struct audit_slice slice;
+
+    /* The store compares queues with their counts, so those have to be there first. */
+    books_flush(&core->books);
+    core->store->audit(core->store, ask->batch, (int64_t)ask->after, &slice);
+    m->jobs = (uint64_t)slice.jobs;
+    m->generations = (uint64_t)slice.generations;
+    m->entries = (uint64_t)slice.entries;
+    m->unfinished = (uint64_t)slice.unfinished;
+    m->missing = (uint64_t)slice.missing;
+    m->doubled = (uint64_t)slice.doubled;
+    m->corrupt = (uint64_t)slice.corrupt;
+    m->holes = (uint64_t)slice.holes;
+    m->first_fault = effects_text(effects, slice.first_fault);
+    m->next = (uint64_t)slice.next;
+    effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_AUDIT, m, (struct span){ 0 });
+}

@@ -1,0 +1,85 @@
+/* moothall-broker - a durable queue on one file, for clients and workers. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "broker/hall.h"
+
+static void help(void)
+{
+    printf("moothall-broker: keeps jobs in one file, hands them to workers, and keeps their results.\n"
+           "\n"
+           "    moothall-broker --listen tcp://127.0.0.1:7500 --store hall.db\n"
+           "    moothall-broker --config broker.yaml --log json\n"
+           "\n"
+           "It prints `listening on ENDPOINT` when it is ready.  SIGTERM and SIGINT end it cleanly.\n"
+           "Every flag is also a key of the file (with _ for -), and overrides it:\n"
+           "\n");
+    for (int i = 0; i < broker_field_count; i++) {
+        char flag[64];
+
+        snprintf(flag, sizeof flag, "--%s", broker_fields[i].key);
+        for (char *c = flag; *c; c++)
+            if (*c == '_')
+                *c = '-';
+        printf("  %-18s %s\n", flag, broker_fields[i].help);
+    }
+    printf("  %-18s this\n  %-18s the version\n", "--help", "--version");
+}
+
+static int fail(const struct err *err)
+{
+    fprintf(stderr, "moothall-broker: %s\n", err->text);
+    return 1;
+}
+
+int main(int argc, char **argv)
+{
+    struct broker_config config;
+    struct hall *hall = NULL;
+    struct err err = { 0 };
+    sigset_t signals;
+    int stop_fd;
+    bool ok;
+
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
+            return help(), 0;
+        if (!strcmp(argv[i], "--version"))
+            return printf("moothall-broker %s\n", MOOTHALL_VERSION), 0;
+    }
+    if (!broker_config_read(&config, argc, argv, &err))
+        return fail(&err);
+    log_init("broker", (enum log_level)config.log_level, config.log == 1);
+
+    /* Before the first thread, so that all of them leave the signals to the descriptor. */
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    stop_fd = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
+    if (stop_fd < 0) {
+        err_errno(&err, "watch for signals");
+        return fail(&err);
+    }
+    if (config.control_fd >= 0 && fcntl((int)config.control_fd, F_SETFL, O_NONBLOCK) != 0) {
+        err_errno(&err, "--control-fd %lld", (long long)config.control_fd);
+        return fail(&err);
+    }
+    if (!hall_open(&hall, &config, &err))
+        return fail(&err);
+    printf("listening on %s\n", hall_endpoint(hall));
+    fflush(stdout);
+    log_info("broker.ready", "endpoint=%s store=\"%s\" pid=%ld", hall_endpoint(hall), config.store, (long)getpid());
+    ok = hall_run(hall, stop_fd, (int)config.control_fd, &err);
+    hall_free(hall);
+    close(stop_fd);
+    return ok ? 0 : fail(&err);
+}
