@@ -9,7 +9,7 @@
  *     for (layer = 0; layer < L; layer++) {
  *         while (!forward_attend(step, layer)) ...;
  *         if (config_layer_is_moe(config, layer)) {
- *             forward_route(step, layer);
+ *             while (!forward_route(step, layer)) ...;
  *             ... send step->carried and step->pairs to the holders; local shards: experts.h ...
  *             while (!forward_shared(step, layer)) ...;   // while the rows are away
  *             forward_combine(step, layer, sums, shard by shard);
@@ -51,8 +51,10 @@ struct forward_choice {
 
 struct forward; /* a step's workspace, made once and used again */
 
-/* Room for rows_max rows; logits for logits_max rows at once.  NULL without memory. */
+/* Room for rows_max rows (lowered so that rows * experts_per_token fits 16 bits: forward_rows_max
+ * says what it became); logits for logits_max rows at once.  NULL without memory. */
 struct forward *forward_new(struct model *model, int rows_max, int logits_max);
+int forward_rows_max(const struct forward *step);
 void forward_free(struct forward *step); /* NULL is fine */
 
 void forward_begin(struct forward *step, const struct forward_row *rows, int row_count);
@@ -60,7 +62,7 @@ bool forward_attend(struct forward *step, int layer);
 bool forward_dense(struct forward *step, int layer);
 
 /* After it: carried rows and choices are there to be read until the layer is combined. */
-void forward_route(struct forward *step, int layer);
+bool forward_route(struct forward *step, int layer);
 int forward_row_count(const struct forward *step);
 const void *forward_carried(const struct forward *step);                       /* [row_count, H] in the carrier */
 const struct forward_choice *forward_choices(const struct forward *step);      /* [row_count, experts_per_token] */

@@ -56,6 +56,7 @@ enum number model_carrier(const struct model *model);
 size_t model_carrier_bytes(const struct model *model); /* of one value: 4 or 2 */
 const char *model_family(const struct model *model);   /* "cpu-avx2" */
 int model_threads(const struct model *model);
+const struct backend *model_backend(const struct model *model);
 
 /* What two workers must share to work on one request: a hash of the configuration, the tokenizer's
  * files, the weight format, the carrier, the shard layout and a manifest of the checkpoint's tensors. */
