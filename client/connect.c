@@ -1,0 +1,70 @@
+#include "client/connect.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "client/stop.h"
+
+static bool stop_turn(void *arg, struct err *err)
+{
+    (void)arg;
+    return stop_check(err);
+}
+
+bool connection_open(struct connection *c, const char *verb, const char *broker, const char *state, int64_t timeout_ms, struct err *err)
+{
+    struct hall_config config = { .name = verb, .role = MOOTHALL__ROLE__CLIENT, .timeout_ms = timeout_ms };
+    char endpoint[LINK_ENDPOINT_MAX];
+    struct stat st;
+    int pid;
+
+    memset(c, 0, sizeof *c);
+    c->lock.run_fd = c->lock.shared_fd = -1;
+    if (!*broker == !*state)
+        return err_set(err, ERR_INPUT, "expected either --broker ENDPOINT or --state DIR (the OUTPUT.moothall of a run)");
+    c->context = link_context_new();
+    c->stop_side = (struct hall_side){ .fd = { stop_fd() }, .fd_count = 1, .turn = stop_turn };
+    config.endpoint = broker;
+    config.side = &c->stop_side;
+    if (*state) {
+        if (stat(state, &st) != 0 || !S_ISDIR(st.st_mode))
+            return err_set(err, ERR_NOT_FOUND, "--state %s: there is no such directory", state);
+        c->has_record = record_load(&c->record, state, err);
+        if (c->has_record && *c->record.is.broker) {
+            snprintf(endpoint, sizeof endpoint, "%s", c->record.is.broker);
+            config.endpoint = endpoint;
+        } else if (state_is_live(state, &pid)) {
+            if (!state_endpoint(endpoint, sizeof endpoint, state, err))
+                return false;
+            config.endpoint = endpoint;
+        } else {
+            struct private_config private_config = { .lock = &c->lock };
+
+            if (!state_store_exists(state)) {
+                if (c->has_record && c->record.finished)
+                    return err_set(err, ERR_NOT_FOUND, "--state %s: that run is complete (%llu done) and its store was not kept; run with --keep to keep it",
+                                   state, (unsigned long long)c->record.done);
+                return err_set(err, ERR_NOT_FOUND, "--state %s holds no store of a run", state);
+            }
+            if (!state_lock_take(&c->lock, state, verb, err) ||
+                !private_hall_start(&c->private_hall, c->context, &private_config, err))
+                return false;
+            config.endpoint = private_hall_endpoint(c->private_hall);
+            config.side = private_hall_side(c->private_hall);
+            config.backoff_max_ms = 500;
+        }
+    }
+    return hall_new(&c->hall, c->context, &config, err) && hall_open(c->hall, NULL, err);
+}
+
+void connection_close(struct connection *c)
+{
+    hall_free(c->hall);
+    private_hall_stop(c->private_hall);
+    if (c->context)
+        link_context_free(c->context);
+    state_lock_release(&c->lock);
+    memset(c, 0, sizeof *c);
+    c->lock.run_fd = c->lock.shared_fd = -1;
+}

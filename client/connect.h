@@ -1,0 +1,30 @@
+/* connect - the hall that a verb speaks with: a shared one (--broker), or that of a run's state directory
+ * (--state), which gets a broker without workers where none is running. */
+
+#ifndef CLIENT_CONNECT_H
+#define CLIENT_CONNECT_H
+
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "client/hall.h"
+#include "client/private_hall.h"
+#include "client/record.h"
+
+struct connection {
+    struct link_context *context;
+    struct private_hall *private_hall; /* NULL: somebody else's broker */
+    struct state_lock lock;
+    struct hall *hall;
+    struct hall_side stop_side;
+    struct record record;              /* of the state directory */
+    bool has_record;
+};
+
+/* verb: for messages and the lock.  Exactly one of broker and state is given ("" where not).  After
+ * false, connection_close is still to be called. */
+bool connection_open(struct connection *connection, const char *verb, const char *broker, const char *state, int64_t timeout_ms,
+                     struct err *err);
+void connection_close(struct connection *connection);
+
+#endif

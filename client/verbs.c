@@ -1,0 +1,122 @@
+#include "client/verbs.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "client/say.h"
+#include "client/stop.h"
+
+static const struct verb *const verbs[] = {
+    &verb_run, &verb_submit, &verb_status, &verb_fetch, &verb_audit, &verb_inspect, &verb_tokenize, &verb_bench,
+};
+enum { VERB_COUNT = sizeof verbs / sizeof *verbs };
+
+static void help(FILE *file)
+{
+    fputs("moothall - runs files of requests through DeepSeek-V2 models: one result a request, kept whatever happens\n\n", file);
+    for (int i = 0; i < VERB_COUNT; i++)
+        fprintf(file, "    moothall %-9s %s\n", verbs[i]->name, verbs[i]->what);
+    fputs("\n    moothall VERB --help says more, with an example; moothall --version\n\n"
+          "Exit status: 0 all well; 1 it could not be done (one line on stderr says why);\n"
+          "             2 finished, and some requests failed (each has its own line in the output).\n\n"
+          "Example: one machine, one command, two processes that share the experts:\n"
+          "    moothall run --model deploy/demo/model --workers 2 requests.jsonl -o results.jsonl\n", file);
+}
+
+static void verb_help(const struct verb *verb, FILE *file)
+{
+    fprintf(file, "moothall %s - %s\n\n    moothall %s %s\n\n", verb->name, verb->what, verb->name, verb->words);
+    for (int i = 0; i < verb->field_count; i++) {
+        char flag[40];
+        size_t n = 0;
+
+        for (const char *c = verb->fields[i].key; *c && n < sizeof flag - 1; c++)
+            flag[n++] = *c == '_' ? '-' : *c;
+        flag[n] = '\0';
+        fprintf(file, "    --%-15s %s\n", flag, verb->fields[i].help);
+    }
+    if (verb->field_count)
+        fputs("\n", file);
+    if (verb->more)
+        fprintf(file, "%s\n\n", verb->more);
+    fprintf(file, "Example:\n    %s\n", verb->example);
+}
+
+bool verb_flags(const struct verb *verb, int *argc, char **argv, void *into, struct err *err)
+{
+    static char output[] = "--output", quiet[] = "--quiet";
+    bool value = false; /* the word before is a flag that takes this one */
+
+    for (int i = 1; i < *argc; i++) {
+        const struct field *field;
+
+        if (!strcmp(argv[i], "--"))
+            break;
+        if (value) {
+            value = false;
+            continue;
+        }
+        if (!strcmp(argv[i], "-o"))
+            argv[i] = output;
+        else if (!strcmp(argv[i], "-q"))
+            argv[i] = quiet;
+        else if (argv[i][0] == '-' && argv[i][1] && argv[i][1] != '-')
+            return err_set(err, ERR_INPUT, "unknown flag %s; `moothall %s --help` lists them", argv[i], verb->name);
+        if (strncmp(argv[i], "--", 2) != 0 || strchr(argv[i], '='))
+            continue;
+        field = field_find(verb->fields, verb->field_count, argv[i] + 2, strlen(argv[i] + 2));
+        value = field && field->kind != FIELD_BOOL;
+    }
+    return field_flags(verb->fields, verb->field_count, argc, argv, into, err);
+}
+
+static bool wants_help(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
+            return true;
+    return false;
+}
+
+int verbs_main(int argc, char **argv)
+{
+    const char *names[VERB_COUNT], *near;
+
+    stop_install();
+    say_init(false);
+    log_init("moothall", LOG_WARN, false);
+    if (sodium_init() < 0) {
+        say_error("moothall: libsodium cannot be used");
+        return 1;
+    }
+    if (argc < 2) {
+        help(stderr);
+        return 1;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+        help(stdout);
+        return 0;
+    }
+    if (!strcmp(argv[1], "--version")) {
+        puts("moothall " MOOTHALL_VERSION);
+        return 0;
+    }
+    for (int i = 0; i < VERB_COUNT; i++) {
+        names[i] = verbs[i]->name;
+        if (strcmp(argv[1], names[i]) != 0)
+            continue;
+        if (wants_help(argc - 1, argv + 1)) {
+            verb_help(verbs[i], stdout);
+            return 0;
+        }
+        return verbs[i]->run(verbs[i], argc - 1, argv + 1);
+    }
+    near = err_nearest(argv[1], names, VERB_COUNT);
+    if (near)
+        say_error("moothall: unknown verb `%.80s` (did you mean `%s`?); `moothall --help` lists them", argv[1], near);
+    else
+        say_error("moothall: unknown %s `%.80s`; `moothall --help` lists the verbs", argv[1][0] == '-' ? "flag" : "verb", argv[1]);
+    return 1;
+}
