@@ -120,7 +120,7 @@ static bool compact(struct span jinja, struct buf *out)
 
             while (line > from && (jinja.data[line - 1] == ' ' || jinja.data[line - 1] == '\t'))
                 line--;
-            if (line == from || jinja.data[line - 1] == '\n')
+            if (line == 0 || jinja.data[line - 1] == '\n')
                 to = line;
         }
         fits = buf_add(out, jinja.data + from, to - from);
@@ -158,6 +158,10 @@ static bool holds(struct span text, const char *const *fragment)
 
 #define DEFINED "{%ifnotadd_generation_promptisdefined%}{%setadd_generation_prompt=false%}{%endif%}"
 #define SYSTEM_LAST "{%ifmessage['role']=='system'%}{%setns.system_prompt=message['content']%}{%endif%}{%endfor%}"
+/* As published, V2.5's prints its indentation: eight spaces before bos for each system message.  Nobody means that,
+ * and they are left out here. */
+#define SYSTEM_LAST_SPACED                                                                                           \
+    "{%ifmessage['role']=='system'%}        {%setns.system_prompt=message['content']%}{%endif%}{%endfor%}"
 #define SYSTEM_JOINED                                                                                                \
     "{%ifmessage['role']=='system'%}{%ifns.is_first_sp%}{%setns.system_prompt=ns.system_prompt+message['content']%}" \
     "{%setns.is_first_sp=false%}{%else%}{%setns.system_prompt=ns.system_prompt+'\\n\\n'+message['content']%}"        \
@@ -181,6 +185,7 @@ const char *chat_recognise(struct span jinja)
         "{%ifadd_generation_prompt%}{{'Assistant:'}}{%endif%}";
     /* Between these stand the branches for tools, which no conversation here reaches. */
     static const char *const v25[] = { SYSTEM_LAST, FRONT, SAYS_USER, SAYS_ASSISTANT, OPENS, NULL };
+    static const char *const v25_spaced[] = { SYSTEM_LAST_SPACED, FRONT, SAYS_USER, SAYS_ASSISTANT, OPENS, NULL };
     static const char *const v3[] = { SYSTEM_JOINED, FRONT, SAYS_USER, SAYS_ASSISTANT, OPENS, NULL };
     static const char *const v3_0324[] = { SYSTEM_JOINED, FRONT, SAYS_USER_0324, SAYS_ASSISTANT_0324, OPENS_0324, NULL };
     struct buf text = { .max = JINJA_MAX };
@@ -197,7 +202,7 @@ const char *chat_recognise(struct span jinja)
             name = "v2";
         else if (rest.size == 0 || memmem(rest.data, rest.size, "think", 5))
             name = NULL; /* R1 and V3.1 have the same bones and print more */
-        else if (holds(rest, v25))
+        else if (holds(rest, v25) || holds(rest, v25_spaced))
             name = "v2.5";
         else if (holds(rest, v3))
             name = "v3";
