@@ -68,33 +68,38 @@ bool err_errno(struct err *err, const char *format, ...)
     return false;
 }
 
-/* Levenshtein distance with one row; words longer than the row count as far away. */
+/* Edit distance where two letters swapped count as one mistake; words longer than a row count as far away. */
 static int distance(const char *a, const char *b)
 {
     enum { LONGEST = 64 };
-    int row[LONGEST + 1];
+    int row[3][LONGEST + 1]; /* of this letter of a, the last one, the one before */
+    int *now = row[0], *last = row[1], *before = row[2];
     int na = (int)strlen(a), nb = (int)strlen(b);
 
     if (na > LONGEST || nb > LONGEST)
         return LONGEST;
     for (int j = 0; j <= nb; j++)
-        row[j] = j;
+        now[j] = before[j] = j;
     for (int i = 1; i <= na; i++) {
-        int diagonal = row[0];
+        int *oldest = before;
 
-        row[0] = i;
+        before = last;
+        last = now;
+        now = oldest;
+        now[0] = i;
         for (int j = 1; j <= nb; j++) {
-            int best = diagonal + (a[i - 1] != b[j - 1]);
+            int best = last[j - 1] + (a[i - 1] != b[j - 1]);
 
-            diagonal = row[j];
-            if (row[j] + 1 < best)
-                best = row[j] + 1;
-            if (row[j - 1] + 1 < best)
-                best = row[j - 1] + 1;
-            row[j] = best;
+            if (last[j] + 1 < best)
+                best = last[j] + 1;
+            if (now[j - 1] + 1 < best)
+                best = now[j - 1] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && before[j - 2] + 1 < best)
+                best = before[j - 2] + 1;
+            now[j] = best;
         }
     }
-    return row[nb];
+    return now[nb];
 }
 
 const char *err_nearest(const char *word, const char *const *names, int name_count)
