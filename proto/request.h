@@ -100,8 +100,8 @@ bool request_read(struct arena *arena, struct span line, struct request *request
 bool request_read_body(struct arena *arena, struct span url, struct span custom_id, struct span body,
                        struct request *request, struct request_fault *fault);
 
-/* The seed of a request that names none: 63 bits of BLAKE2b over the canonical body, a zero byte and the
- * custom_id.  So the same line always draws the same, and two lines that ask the same do not. */
+/* The seed of a request that names none: the first 8 bytes, little-endian and without the top bit, of BLAKE2b-256 over
+ * the canonical body, a zero byte and the custom_id.  So the same line always draws the same, and two lines that ask the same do not. */
 int64_t request_seed(struct span body, struct span custom_id);
 
 /* The first 16 bytes of BLAKE2b-512, in hex: over the batch's name, a zero byte and the custom_id; for a line that

@@ -1,0 +1,337 @@
+/* A line of a batch file: what it means, and the words in which it is refused. */
+#include "tests/check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "proto/request.h"
+
+#define CHAT "\"method\":\"POST\",\"url\":\"/v1/chat/completions\",\"body\":"
+#define COMPLETION "\"method\":\"POST\",\"url\":\"/v1/completions\",\"body\":"
+#define HI "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
+
+static struct arena arena;
+
+static bool read_text(const char *line, struct request *request, struct request_fault *fault)
+{
+    arena_reset(&arena);
+    return request_read(&arena, span_text(line), request, fault);
+}
+
+/* Reads a line that must be good. */
+static struct request good(const char *line)
+{
+    struct request request;
+    struct request_fault fault;
+
+    if (!read_text(line, &request, &fault))
+        fail_msg("%s\n  was refused: %s", line, fault.message);
+    return request;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    arena_init(&arena, 0);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    arena_fini(&arena);
+    return 0;
+}
+
+/* Everything a chat may say arrives where the worker looks for it. */
+static void test_a_chat_arrives_whole(void **state)
+{
+    struct request q = good("{\"custom_id\":\"a\"," CHAT
+                            "{\"model\":\"m\",\"messages\":[{\"role\":\"system\",\"content\":\"s\\u0000t\"},"
+                            "{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"one \"},{\"type\":\"text\",\"text\":\"two\"}]},"
+                            "{\"role\":\"assistant\",\"content\":\"\",\"name\":null}],"
+                            "\"max_completion_tokens\":7,\"temperature\":0,\"top_p\":0.5,\"top_k\":-1,\"seed\":-3,"
+                            "\"stop\":[\"x\",\"\\n\"],\"n\":1,\"stream\":false,\"logprobs\":true,\"top_logprobs\":20,\"tools\":null}}");
+
+    (void)state;
+    CHECK(q.kind == REQUEST_CHAT && span_equal(q.custom_id, span_text("a")) && span_equal(q.model, span_text("m")));
+    CHECK(q.message_count == 3 && q.message[0].role == REQUEST_SYSTEM && q.message[2].role == REQUEST_ASSISTANT);
+    CHECK(span_equal(q.message[0].content, span_of("s\0t", 3)));
+    CHECK(span_equal(q.message[1].content, span_text("one two")) && q.message[2].content.size == 0);
+    CHECK(q.max_tokens == 7 && q.temperature == 0 && q.top_p == 0.5 && q.top_k == 0 && q.seed_given && q.seed == -3);
+    CHECK(q.stop_count == 2 && span_equal(q.stop[1], span_text("\n")));
+    CHECK(q.logprobs && q.top_logprobs == 20 && !q.echo);
+}
+
+/* What is left out has the meaning OpenAI's has, and null is left out. */
+static void test_defaults(void **state)
+{
+    struct request q = good("{\"custom_id\":\"a\"," CHAT "{" HI ",\"temperature\":null,\"seed\":null,\"max_tokens\":null,\"stop\":null}}");
+
+    (void)state;
+    CHECK(q.max_tokens == -1 && q.temperature == 1 && q.top_p == 1 && q.top_k == 0 && q.stop_count == 0);
+    CHECK(!q.seed_given && q.seed >= 0 && q.seed == request_seed(q.body, q.custom_id) && !q.logprobs);
+    q = good("{\"custom_id\":\"a\"," COMPLETION "{\"prompt\":\"\"}}");
+    CHECK(q.kind == REQUEST_COMPLETION && q.max_tokens == REQUEST_COMPLETION_TOKENS);
+    CHECK(!q.prompt_id && q.prompt.data && q.prompt.size == 0);
+    q = good("{\"custom_id\":\"a\"," COMPLETION "{\"prompt\":[5,0,2147483647],\"echo\":true,\"max_tokens\":0,\"logprobs\":0}}");
+    CHECK(q.prompt_id_count == 3 && q.prompt_id[2] == INT32_MAX && q.max_tokens == 0 && q.echo);
+    CHECK(q.logprobs && q.top_logprobs == 0);
+}
+
+/* Each is one mistake; the words must name the field and what was expected, the code and param go into the output. */
+static void test_each_mistake_is_named(void **state)
+{
+    static const struct {
+        const char *line, *code, *param, *words;
+    } cases[] = {
+        { "", "invalid_json", "", "line is not JSON" },
+        { "hello", "invalid_json", "", "line is not JSON" },
+        { "{\"custom_id\":\"a\"", "invalid_json", "", "line is not JSON" },
+        { "[1]", "invalid_type", "", "expected an object, found a list" },
+        { "{\"custom_id\":\"a\",\"custom_id\":\"b\"}", "invalid_json", "", "duplicate object key" },
+        { "{" CHAT "{" HI "}}", "missing_required_parameter", "custom_id", "`custom_id` is missing" },
+        { "{\"custom_id\":7," CHAT "{" HI "}}", "invalid_type", "custom_id", "expected a text, found an integer" },
+        { "{\"custom_id\":\"\"," CHAT "{" HI "}}", "invalid_value", "custom_id", "expected 1..512 bytes, found 0" },
+        { "{\"custom_id\":\"a\\nb\"," CHAT "{" HI "}}", "invalid_value", "custom_id", "control character U+000A at byte 1" },
+        { "{\"custom_id\":\"a\\u0000b\"," CHAT "{" HI "}}", "invalid_value", "custom_id", "control character U+0000" },
+        { "{\"custom_id\":\"a\",\"url\":\"/v1/completions\",\"body\":{}}", "missing_required_parameter", "method", "`method` is missing" },
+        { "{\"custom_id\":\"a\",\"method\":\"GET\",\"url\":\"/v1/completions\",\"body\":{}}", "invalid_value", "method", "expected POST, found `GET`" },
+        { "{\"custom_id\":\"a\",\"method\":\"POST\",\"body\":{}}", "missing_required_parameter", "url", "`url` is missing" },
+        { "{\"custom_id\":\"a\",\"method\":\"POST\",\"url\":\"/v1/embeddings\",\"body\":{}}", "invalid_url", "url", "`/v1/embeddings` is not supported; expected /v1/chat/completions or /v1/completions" },
+        { "{\"custom_id\":\"a\",\"method\":\"POST\",\"url\":\"/v1/completions\"}", "missing_required_parameter", "body", "`body` is missing" },
+        { "{\"custom_id\":\"a\",\"method\":\"POST\",\"url\":\"/v1/completions\",\"boddy\":{}}", "unknown_parameter", "boddy", "did you mean `body`" },
+        { "{\"custom_id\":\"a\"," COMPLETION "null}", "invalid_type", "body", "expected an object, found null" },
+        { "{\"custom_id\":\"a\"," COMPLETION "\"x\"}", "invalid_type", "body", "expected an object, found a text" },
+        { "{\"custom_id\":\"a\"," COMPLETION "{}}", "missing_required_parameter", "prompt", "`prompt` is missing" },
+        { "{\"custom_id\":\"a\"," COMPLETION "{\"prompt\":7}}", "invalid_type", "prompt", "expected a text or a list of token ids, found an integer" },
+        { "{\"custom_id\":\"a\"," COMPLETION "{\"prompt\":[]}}", "invalid_value", "prompt", "found 0" },
+        { "{\"custom_id\":\"a\"," COMPLETION "{\"prompt\":[\"a\",\"b\"]}}", "unsupported_value", "prompt", "several prompts" },
+        { "{\"custom_id\":\"a\"," COMPLETION "{\"prompt\":[[1],[2]]}}", "unsupported_value", "prompt", "several prompts" },
+        { "{\"custom_id\":\"a\"," COMPLETION "{\"prompt\":[1,-2]}}", "invalid_value", "prompt[1]", "found -2" },
+        { "{\"custom_id\":\"a\"," COMPLETION "{\"prompt\":[1,2.5]}}", "invalid_type", "prompt[1]", "found a number with a fraction" },
+        { "{\"custom_id\":\"a\"," COMPLETION "{\"prompt\":\"x\",\"messages\":[]}}", "unknown_parameter", "messages", "not a field of /v1/completions" },
+        { "{\"custom_id\":\"a\"," COMPLETION "{\"prompt\":\"x\",\"logprobs\":true}}", "invalid_type", "logprobs", "expected an integer 0..20, found true" },
+        { "{\"custom_id\":\"a\"," COMPLETION "{\"prompt\":\"x\",\"logprobs\":21}}", "invalid_value", "logprobs", "found 21" },
+        { "{\"custom_id\":\"a\"," COMPLETION "{\"prompt\":\"x\",\"max_tokens\":0}}", "invalid_value", "max_tokens", "expected at least 1, found 0" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"max_tokens\":0}}", "invalid_value", "max_tokens", "expected at least 1, found 0" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"max_tokens\":-1}}", "invalid_value", "max_tokens", "found -1" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"max_tokens\":2147483648}}", "invalid_value", "max_tokens", "found 2147483648" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"max_tokens\": 99999999999999999999}}", "invalid_value", "max_tokens", "out of range" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"max_tokens\":\"5\"}}", "invalid_type", "max_tokens", "found a text" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"max_tokens\":5.0}}", "invalid_type", "max_tokens", "found a number with a fraction" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"max_tokens\":5,\"max_completion_tokens\":5}}", "invalid_value", "max_completion_tokens", "mean the same" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"temperature\":2.5}}", "invalid_value", "temperature", "expected a number 0..2, found 2.5" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"temperature\":1e999}}", "invalid_value", "temperature", "out of range" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"temperature\":NaN}}", "invalid_json", "", "NaN" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"temperature\":\"hot\"}}", "invalid_type", "temperature", "found a text" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"top_p\":-0.1}}", "invalid_value", "top_p", "expected a number 0..1" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"top_k\":-2}}", "invalid_value", "top_k", "found -2" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"seed\":1.5}}", "invalid_type", "seed", "expected an integer of 64 bits" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"stop\":\"\"}}", "invalid_value", "stop", "expected 1..512 bytes, found 0" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"stop\":[\"a\",\"\"]}}", "invalid_value", "stop[1]", "found 0" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"stop\":[\"a\",1]}}", "invalid_type", "stop[1]", "found an integer" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"stop\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]}}", "invalid_value", "stop", "at most 16 texts, found 17" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"n\":2}}", "unsupported_value", "n", "only 1 is supported" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"stream\":true}}", "unsupported_value", "stream", "only false is supported" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"top_logprobs\":3}}", "invalid_value", "top_logprobs", "needs `logprobs`" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"echo\":true}}", "unknown_parameter", "echo", "not a field of /v1/chat/completions" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"response_format\":{}}}", "unsupported_parameter", "response_format", "`response_format` is not supported" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"frequency_penalty\":0}}", "unsupported_parameter", "frequency_penalty", "not supported" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"temprature\":1}}", "unknown_parameter", "temprature", "did you mean `temperature`" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"temprature\":null}}", "unknown_parameter", "temprature", "did you mean `temperature`" },
+        { "{\"custom_id\":\"a\"," CHAT "{}}", "missing_required_parameter", "messages", "`messages` is missing" },
+        { "{\"custom_id\":\"a\"," CHAT "{\"messages\":[]}}", "invalid_value", "messages", "found 0" },
+        { "{\"custom_id\":\"a\"," CHAT "{\"messages\":\"hi\"}}", "invalid_type", "messages", "expected a list of messages" },
+        { "{\"custom_id\":\"a\"," CHAT "{\"messages\":[\"hi\"]}}", "invalid_type", "messages[0]", "found a text" },
+        { "{\"custom_id\":\"a\"," CHAT "{\"messages\":[{\"content\":\"x\"}]}}", "missing_required_parameter", "messages[0].role", "is missing" },
+        { "{\"custom_id\":\"a\"," CHAT "{\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}}", "invalid_value", "messages[0].role", "`tool` is not supported; expected system, user or assistant" },
+        { "{\"custom_id\":\"a\"," CHAT "{\"messages\":[{\"role\":\"user\\u0000\",\"content\":\"x\"}]}}", "invalid_value", "messages[0].role", "not supported" },
+        { "{\"custom_id\":\"a\"," CHAT "{\"messages\":[{\"role\":\"user\"}]}}", "missing_required_parameter", "messages[0].content", "is missing" },
+        { "{\"custom_id\":\"a\"," CHAT "{\"messages\":[{\"role\":\"user\",\"content\":null}]}}", "invalid_type", "messages[0].content", "found null" },
+        { "{\"custom_id\":\"a\"," CHAT "{\"messages\":[{\"role\":\"user\",\"content\":\"x\",\"name\":\"bob\"}]}}", "unsupported_parameter", "messages[0].name", "not supported" },
+        { "{\"custom_id\":\"a\"," CHAT "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"},{\"rolle\":\"user\",\"content\":\"x\"}]}}", "unsupported_parameter", "messages[1].rolle", "did you mean `role`" },
+        { "{\"custom_id\":\"a\"," CHAT "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{}}]}]}}", "unsupported_value", "messages[0].content[0].type", "`image_url` is not supported; expected text" },
+        { "{\"custom_id\":\"a\"," CHAT "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]}}", "missing_required_parameter", "messages[0].content[0].text", "is missing" },
+        { "{\"custom_id\":\"a\"," CHAT "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"x\",\"cache\":1}]}]}}", "unsupported_parameter", "messages[0].content[0].cache", "not supported" },
+        { "{\"custom_id\":\"a\"," CHAT "{\"x\":[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}}", "invalid_json", "", "more than 16 lists and objects within each other" },
+        { "{\"custom_id\":\"a\"," CHAT "{\"\\ud800\":1}}", "invalid_json", "", "not JSON" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct request request;
+        struct request_fault fault;
+
+        if (read_text(cases[i].line, &request, &fault))
+            fail_msg("accepted: %s", cases[i].line);
+        if (strcmp(fault.code, cases[i].code) || strcmp(fault.param, cases[i].param) ||
+            !strstr(fault.message, cases[i].words) || fault.status_code != 400)
+            fail_msg("%s\n  gave %d %s, param `%s`: %s", cases[i].line, fault.status_code, fault.code, fault.param,
+                     fault.message);
+    }
+}
+
+/* A bad line keeps its place in the output by its custom_id, if that much of it is good. */
+static void test_the_custom_id_survives_a_bad_body(void **state)
+{
+    struct request request;
+    struct request_fault fault;
+
+    (void)state;
+    CHECK(!read_text("{\"custom_id\":\"a-1\"," CHAT "{\"messages\":7}}", &request, &fault));
+    CHECK(span_equal(request.custom_id, span_text("a-1")));
+    CHECK(span_equal(request.url, span_text("/v1/chat/completions")));
+    CHECK(!read_text("{\"custom_id\":7}", &request, &fault) && request.custom_id.size == 0);
+}
+
+/* The byte is named, so that the line can be mended. */
+static void test_bytes_that_are_not_utf8_are_named(void **state)
+{
+    struct request request;
+    struct request_fault fault;
+
+    (void)state;
+    CHECK(!read_text("{\"custom_id\":\"\xc3\xa4\xc3\"}", &request, &fault));
+    CHECK(strcmp(fault.code, "invalid_utf8") == 0 && strstr(fault.message, "byte 0xc3 at byte 16"));
+    CHECK(!read_text("\xed\xa0\x80", &request, &fault) && strstr(fault.message, "at byte 0"));
+}
+
+/* At each bound the line is good; one beyond it is refused. */
+static void test_bounds(void **state)
+{
+    struct request request;
+    struct request_fault fault;
+    struct buf line = { 0 };
+
+    (void)state;
+    for (int more = 0; more < 2; more++) {
+        line.size = 0;
+        CHECK(buf_text(&line, "{\"custom_id\":\""));
+        for (int i = 0; i < REQUEST_ID_MAX + more; i++)
+            CHECK(buf_text(&line, "x"));
+        CHECK(buf_text(&line, "\"," COMPLETION "{\"prompt\":\"x\"}}"));
+        CHECK(request_read(&arena, buf_span(&line), &request, &fault) == !more);
+
+        line.size = 0;
+        CHECK(buf_text(&line, "{\"custom_id\":\"a\"," COMPLETION "{\"prompt\":[1"));
+        for (int i = 1; i < REQUEST_PROMPT_IDS_MAX + more; i++)
+            CHECK(buf_text(&line, ",2"));
+        CHECK(buf_text(&line, "]}}"));
+        CHECK(request_read(&arena, buf_span(&line), &request, &fault) == !more);
+
+        line.size = 0;
+        CHECK(buf_text(&line, "{\"custom_id\":\"a\"," COMPLETION "{\"prompt\":\""));
+        while (line.size + 3 < (size_t)REQUEST_LINE_MAX + (size_t)more)
+            CHECK(buf_text(&line, "x"));
+        CHECK(buf_text(&line, "\"}}"));
+        CHECK(line.size == (size_t)REQUEST_LINE_MAX + (size_t)more);
+        CHECK(request_read(&arena, buf_span(&line), &request, &fault) == !more);
+    }
+    CHECK(fault.status_code == 413 && strcmp(fault.code, "line_too_long") == 0);
+
+    /* Many small values cost far more memory than bytes. */
+    line.size = 0;
+    CHECK(buf_text(&line, "["));
+    for (int i = 0; i < REQUEST_VALUES_MAX; i++)
+        CHECK(buf_text(&line, "[],"));
+    CHECK(!request_read(&arena, buf_span(&line), &request, &fault) && strstr(fault.message, "JSON values"));
+
+    /* A caller's own bound on memory is a refusal, not a crash. */
+    for (size_t max = 0; max < 2048; max += 64) {
+        struct arena small;
+
+        arena_init(&small, max + 1);
+        if (!request_read(&small, span_text("{\"custom_id\":\"a\"," CHAT "{" HI ",\"stop\":[\"a\"],\"model\":\"m\"}}"),
+                          &request, &fault))
+            CHECK(fault.status_code == 413);
+        arena_fini(&small);
+    }
+    buf_fini(&line);
+}
+
+/* The order of keys and white space make no other job; a worker that reads the stored body reads the same request. */
+static void test_the_stored_body_is_canonical(void **state)
+{
+    struct request a = good("{\"custom_id\":\"a\"," CHAT "{ \"top_p\": 0.1, \"model\" : \"\\u00e9\", " HI "}}"), b, c;
+    struct request_fault fault;
+    uint8_t first[32], second[32];
+
+    (void)state;
+    request_digest(first, &a);
+    CHECK(span_equal(a.body, span_text("{\"messages\":[{\"content\":\"hi\",\"role\":\"user\"}],\"model\":\"é\","
+                                       "\"top_p\":0.10000000000000001}")));
+    CHECK(request_read_body(&arena, a.url, a.custom_id, a.body, &b, &fault));
+    CHECK(span_equal(a.body, b.body) && b.top_p == 0.1 && b.seed == a.seed && b.message_count == 1);
+    c = good("{" CHAT "{" HI ",\"top_p\":0.1,\"model\":\"é\"},\"custom_id\":\"a\"}");
+    request_digest(second, &c);
+    CHECK(memcmp(first, second, 32) == 0);
+    c = good("{" CHAT "{" HI ",\"top_p\":0.2,\"model\":\"é\"},\"custom_id\":\"a\"}");
+    request_digest(second, &c);
+    CHECK(memcmp(first, second, 32) != 0);
+}
+
+/* Others compute these too: they may never change. */
+static void test_ids_and_seeds_are_fixed(void **state)
+{
+    char id[REQUEST_JOB_ID_SIZE];
+
+    (void)state;
+    request_job_id(id, span_text("nightly"), span_text("doc-1"));
+    assert_string_equal(id, "1415fe1601c61d28eb9a57d91ac9809f");
+    request_line_id(id, span_text("nightly"), 17);
+    assert_string_equal(id, "38a2dc85ed2e809086af478dd348fe83");
+    CHECK(request_seed(span_text("{}"), span_text("doc-1")) == 7006534262117239531);
+    CHECK(request_seed(span_text("{}"), span_text("doc-1")) != request_seed(span_text("{}"), span_text("doc-2")));
+}
+
+/* A fault is an OpenAI error, whatever the user put into the words. */
+static void test_a_fault_is_written_as_an_error(void **state)
+{
+    struct request_fault fault;
+    struct buf out = { 0 };
+    struct request request;
+    char line[4096];
+
+    (void)state;
+    CHECK(!read_text("{\"custom_id\":\"a\"," CHAT "{" HI ",\"te\\u0007mp\\u00e9rature\":1}}", &request, &fault));
+    CHECK(request_fault_write(&fault, &out));
+    CHECK(buf_add(&out, "", 1));
+    assert_string_equal((char *)out.data,
+                        "{\"error\":{\"message\":\"unknown field `te?mpérature` (did you mean `temperature`?)\",\"type\":\"invalid_request_error\","
+                        "\"param\":\"te?mpérature\",\"code\":\"unknown_parameter\"}}");
+    out.size = 0;
+    CHECK(!read_text("", &request, &fault) && request_fault_write(&fault, &out) && buf_add(&out, "", 1));
+    CHECK(strstr((char *)out.data, "\"param\":null"));
+
+    /* Cut in the middle of a character. */
+    for (int i = 0; i < 4; i++) {
+        int n = snprintf(line, sizeof line, "{\"custom_id\":\"a\"," CHAT "{" HI ",\"%.*s", i, "xxxx");
+
+        for (int k = 0; k < 400; k++)
+            n += snprintf(line + n, sizeof line - (size_t)n, "語");
+        snprintf(line + n, sizeof line - (size_t)n, "\":1}}");
+        out.size = 0;
+        CHECK(!read_text(line, &request, &fault));
+        CHECK(span_is_utf8(span_text(fault.param)) && span_is_utf8(span_text(fault.message)));
+        CHECK(request_fault_write(&fault, &out));
+    }
+    buf_fini(&out);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_chat_arrives_whole),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_each_mistake_is_named),
+        cmocka_unit_test(test_the_custom_id_survives_a_bad_body),
+        cmocka_unit_test(test_bytes_that_are_not_utf8_are_named),
+        cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_the_stored_body_is_canonical),
+        cmocka_unit_test(test_ids_and_seeds_are_fixed),
+        cmocka_unit_test(test_a_fault_is_written_as_an_error),
+    };
+
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
