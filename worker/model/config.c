@@ -63,7 +63,7 @@ static bool read_int(const struct reader *r, const char *key, int low, int high,
         return wrong(r, key, value, "a whole number");
     real = json_number_value(value); /* some exports write 4096.0 */
     if (!(real >= low && real <= high) || real != floor(real))
-        return err_set(r->err, ERR_INPUT, "%s: key `%s%s` is %.17g; expected a whole number from %d to %d", r->path,
+        return err_set(r->err, ERR_INPUT, "%s: key `%s%s` is %.10g; expected a whole number from %d to %d", r->path,
                        r->prefix, key, real, low, high);
     *into = (int)real;
     return true;
@@ -83,7 +83,7 @@ static bool read_real(const struct reader *r, const char *key, double low, doubl
         return wrong(r, key, value, "a number");
     *into = json_number_value(value);
     if (!(*into >= low && *into <= high))
-        return err_set(r->err, ERR_INPUT, "%s: key `%s%s` is %.17g; expected a number from %g to %g", r->path, r->prefix,
+        return err_set(r->err, ERR_INPUT, "%s: key `%s%s` is %.10g; expected a number from %g to %g", r->path, r->prefix,
                        key, *into, low, high);
     return true;
 }

@@ -108,17 +108,18 @@ int forward_rows_max(const struct forward *s)
 
 int64_t piece_budget(const struct model *model)
 {
-    return (int64_t)PIECE_MACS * pool_threads(model->pool);
+    return model->piece_macs * pool_threads(model->pool);
 }
 
 int piece_units(const struct model *model, int items, int64_t macs, int units_max)
 {
+    int64_t least = model->piece_macs / PIECE_UNITS + 1;
     int threads = pool_threads(model->pool), units;
 
     /* One thread needs no cutting, and waking another for less than some ten microseconds does not pay. */
-    if (threads == 1 || macs < 2 * (int64_t)UNIT_MACS_MIN)
+    if (threads == 1 || macs < 2 * least)
         return 1;
-    units = macs / UNIT_MACS_MIN < 4 * threads ? (int)(macs / UNIT_MACS_MIN) : 4 * threads;
+    units = macs / least < 4 * threads ? (int)(macs / least) : 4 * threads;
     return larger(1, smaller(smaller(units, items), units_max));
 }
 

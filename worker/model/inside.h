@@ -46,6 +46,7 @@ struct model {
     int64_t trunk_bytes, shard_bytes;
     double *inv_freq; /* [qk_rope / 2] */
     double rope_amplitude, softmax_scale;
+    int64_t piece_macs;
 };
 
 /* weights.c: checks every tensor of the model, then binds the trunk. */
@@ -63,8 +64,9 @@ void route_choose(const struct model_config *config, const float *score, struct 
 /* fingerprint.c */
 bool fingerprint_compute(struct model *model, const char *dir, struct err *err);
 
-/* One call of a stage does about so many multiply-adds a thread: below 20 ms even on a slow core. */
-enum { PIECE_MACS = 150 * 1000 * 1000, UNIT_MACS_MIN = 150 * 1000 };
+/* One call of a stage does about so many multiply-adds a thread: 20 ms at 15 GFLOP/s.  A thousandth of that is
+ * the least that is worth another thread. */
+enum { PIECE_MACS = 150 * 1000 * 1000, PIECE_UNITS = 1000 };
 
 enum {
     MLP_ROWS = 256,      /* rows that go through a dense or shared MLP together */

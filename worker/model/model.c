@@ -49,6 +49,7 @@ bool model_open(struct model **out, const char *dir, const struct model_options 
         goto fail;
     model->weights = options->weights == WEIGHTS_OF_CHECKPOINT ? weights_of_checkpoint(&model->config, model->files)
                                                                : options->weights;
+    model->piece_macs = options->piece_macs > 0 ? options->piece_macs : PIECE_MACS;
     model->inv_freq = calloc((size_t)model->config.qk_rope / 2, sizeof *model->inv_freq);
     if (!model->inv_freq) {
         err_set(err, ERR_IO, "no memory for a model");
