@@ -98,7 +98,7 @@ def make_jobs(count):
         elif kind == 5:
             job["body"] = {"prompt": text, "max_tokens": 30, "stop": ["e", "1."], "temperature": 0.5}
         elif kind == 6:
-            job["body"] = {"prompt": text, "max_tokens": 180, "temperature": 1.2}
+            job["body"] = {"prompt": text, "max_tokens": 80, "temperature": 1.2}
         else:
             job["body"] = [{"prompt": [7, 9999999], "max_tokens": 5}, {"prompt": text, "max_tokens": 100000},
                            {"prompt": text, "nonsense": 1}, {"prompt": text, "max_tokens": 25, "echo": True}][i // 8 % 4]
@@ -180,11 +180,14 @@ def case_one_at_a_time():
 
 def case_cache_is_full():
     """So small that sequences are sent away and start over."""
-    crew = Crew(list(JOBS))
+    jobs = [{"id": f"long-{i}", "endpoint": "/v1/completions", "seed": i,
+             "body": {"prompt": f"{i} times", "max_tokens": 150 + 10 * i, "temperature": 2, "logprobs": 1}} for i in range(16)]
+    roomy, _ = run_crew(list(jobs), ["w0"])
+    crew = Crew(list(jobs))
     crew.start("w0", "--cache", str(64 * 960 * 10))
     crew.deal(["w0"])
-    crew.run(len(JOBS))
-    compare("preemption", bytes_of(crew), base())
+    crew.run(len(jobs))
+    compare("preemption", bytes_of(crew), roomy)
     assert "sequence.preempted" in crew.log("w0"), "nothing was preempted: the case tests nothing"
     assert crew.end() == [0]
 

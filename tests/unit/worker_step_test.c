@@ -56,13 +56,15 @@ static int load(void **state)
 
 static int unload(void **state)
 {
+    char path[64];
+
     (void)state;
     exchange_free(exchange);
     link_context_free(context);
     model_free(model);
     tokenizer_free(tokenizer);
-    unlink(strcat(directory, "/x"));
-    directory[strlen(directory) - 2] = '\0';
+    snprintf(path, sizeof path, "%s/x", directory);
+    unlink(path);
     rmdir(directory);
     return 0;
 }
@@ -89,7 +91,7 @@ static struct sequence *sequence_of(int i)
     for (int k = 0; k < 1 + i * 7 % 9; k++)
         sprintf(prompt + strlen(prompt), "line %d of %d; ", k, i);
     snprintf(body, sizeof body, "{\"prompt\":\"%s\",\"max_tokens\":%d,\"temperature\":%s%s}", prompt, 120 + i * 11 % 90,
-             i % 3 ? "1.1" : "0", i % 4 == 0 ? ",\"logprobs\":2,\"echo\":true" : "");
+             i % 3 ? "2" : "0", i % 4 == 0 ? ",\"logprobs\":2,\"echo\":true" : "");
     if (!sequence_new(&sequence, &world, lease_new(i, body), &fault))
         fail_msg("%s", fault.message);
     return sequence;
