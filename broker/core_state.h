@@ -31,6 +31,7 @@ struct worker {
     uint32_t held;
     uint64_t held_bytes;
     bool alone;         /* works on a job that wants to be alone */
+    bool wants_map;     /* it came, and the map is not sent yet */
     uint64_t seated_epoch;
     uint32_t sequences;
     int32_t waiting_shard;

@@ -121,10 +121,19 @@ static Moothall__Map *map_message(struct core *core, struct effects *effects)
     return map;
 }
 
-static void send_map(struct core *core, uint64_t session, Moothall__Map *map, struct effects *effects)
+static void send_map(struct worker *worker, Moothall__Map *map, struct effects *effects)
 {
-    (void)core;
-    effects_send(effects, session, 0, MOOTHALL__ENVELOPE__BODY_MAP, map, (struct span){ 0 });
+    worker->wants_map = false;
+    effects_send(effects, worker->session, 0, MOOTHALL__ENVELOPE__BODY_MAP, map, (struct span){ 0 });
+}
+
+/* False while the seats have not been dealt, or will be dealt anew because another number of workers is expected
+ * than before the broker's start: nobody should load shards for a map that is about to change. */
+static bool map_holds(const struct core *core)
+{
+    if (core->placement.epoch == 0)
+        return false;
+    return core->opened || core->config.workers == 0 || core->dealt_to == (uint32_t)core->config.workers;
 }
 
 /* Keeps the map in the store and tells everybody. */
@@ -140,7 +149,7 @@ static void publish_map(struct core *core, struct effects *effects)
     core->hall_changed = true;
     for (int i = 0; i < core->worker_end; i++)
         if (core->worker[i].here && core->worker[i].session)
-            send_map(core, core->worker[i].session, map, effects);
+            send_map(&core->worker[i], map, effects);
     log_info("seats.map", "epoch=%" PRIu64 " family=%s holders=%d shards=%d", core->placement.epoch, core->placement.family,
              core->placement.holder_count, core->placement.shard_count);
 }
@@ -358,12 +367,9 @@ static void hello_worker(struct core *core, const struct event *event, struct ef
         if (!listed)
             jobs_send_lease(core, worker, fences[i], effects);
     }
-    if (core->placement.epoch == 0)
-        return;
-    if (placement_return(&core->placement, &worker->offer) == PLACEMENT_MOVED)
+    worker->wants_map = true;
+    if (map_holds(core) && placement_return(&core->placement, &worker->offer) == PLACEMENT_MOVED)
         publish_map(core, effects);
-    else
-        send_map(core, worker->session, map_message(core, effects), effects);
 }
 
 void workers_hello(struct core *core, const struct event *event, struct effects *effects)
@@ -525,6 +531,9 @@ void workers_review(struct core *core, struct effects *effects)
 
     if (should_deal(core))
         deal(core, effects);
+    for (int i = 0; map_holds(core) && i < core->worker_end; i++)
+        if (core->worker[i].here && core->worker[i].session && core->worker[i].wants_map)
+            send_map(&core->worker[i], map_message(core, effects), effects);
     core->open = core->placement.epoch > 0;
     for (int i = 0; core->open && i < core->placement.holder_count; i++) {
         const struct worker *w = holder_of(core, i);
