@@ -57,7 +57,8 @@ static bool open_setting(struct setting *s, struct link_context *context, const 
     static const char *const weights[] = { "auto", "f32", "bf16" };
     struct private_config config = { .lock = &s->lock, .workers = s->workers, .threads = s->threads, .sequences = (int)o->sequences,
                                      .model = o->model, .weights = weights[o->weights] };
-    struct hall_config hall_config = { .name = "bench", .role = MOOTHALL__ROLE__CLIENT, .timeout_ms = INT64_MAX };
+    struct hall_config hall_config = { .name = "bench", .role = MOOTHALL__ROLE__CLIENT, .timeout_ms = INT64_MAX,
+                                       .silent = true }; /* one hall hears nothing from us while the other is measured */
     int64_t until_ms = clock_now_ms() + SEAT_PATIENCE_MS;
     const Moothall__Status *st;
 

@@ -173,7 +173,8 @@ bool state_clear(const char *dir, bool keep_store, struct err *err)
 
     if (!keep_store)
         ok = file_join(path, sizeof path, dir, "store", err) && file_remove_tree(path, err);
-    for (int i = -2; ok && i <= PRIVATE_WORKERS_MAX; i++) {
+    /* With the store its processes' logs are kept too. */
+    for (int i = -2; ok && i <= (keep_store ? -1 : PRIVATE_WORKERS_MAX); i++) {
         snprintf(name, sizeof name, i == -2 ? "input.jsonl" : i == -1 ? "record.json.new" : i == 0 ? "broker.log" : "worker-%d.log", i);
         ok = file_join(path, sizeof path, dir, name, err);
         if (ok)

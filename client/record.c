@@ -391,11 +391,15 @@ enum run_means record_decide(const struct record *record, const struct run_ident
         }
         return RUN_START;
     }
+    if (!record->hall && !(asks->output_is_file && asks->output_exists))
+        return RUN_START; /* it never reached a hall: nothing of it is anywhere */
     if (option) {
         err_set(err, ERR_CONFLICT, "an earlier run of %s is not finished, and %s; run it as before, or --restart", now->output, option);
         return RUN_REFUSE;
     }
-    if (!same_model) {
+    /* No family: no worker was ever ready, so there is no result of another model yet (should there be, the broker
+     * compares fingerprints). */
+    if (!same_model && *record->family) {
         err_set(err, ERR_CONFLICT, "an earlier run of %s is not finished, and the model has changed since (%.200s); "
                 "results of two models do not go into one output: --restart begins anew", now->output, now->model);
         return RUN_REFUSE;

@@ -521,6 +521,7 @@ static enum run_means prepare(struct run *run, struct err *err)
         if (!begin_edition(run, &now, update, retry, err))
             return RUN_REFUSE;
     } else if (means == RUN_CONTINUE) {
+        run->record.is = now;
         say("continuing an earlier run of %s", run->output);
     }
     return means;

@@ -140,7 +140,10 @@ static void print_shards(const Moothall__WorkerStatus *w)
 static void print_status(const Moothall__Status *s)
 {
     printf("%-28s %8s %8s %8s %8s %8s %8s %8s\n", "", "ready", "leased", "delayed", "done", "failed", "lost", "total");
-    print_counts("all", s->counts, s->batch_total);
+    if (s->batch_total)
+        print_counts("this batch", s->counts, s->batch_total);
+    else
+        print_counts("all", s->counts, 0);
     for (size_t i = 0; i < s->n_queue; i++) {
         char name[80];
 
@@ -154,8 +157,9 @@ static void print_status(const Moothall__Status *s)
         print_counts(name, s->batch[i]->counts, s->batch[i]->total);
     }
     if (s->batch_total)
-        printf("\nfirst unfinished: position %" PRIu64 "; %" PRIu64 " finished ones wait behind it\n", s->first_unfinished, s->waiting);
-    printf("\ntokens: %" PRIu64 " of prompts, %" PRIu64 " generated\n", s->prompt_tokens, s->generated_tokens);
+        printf("first unfinished: position %" PRIu64 "; %" PRIu64 " finished ones wait behind it\n", s->first_unfinished, s->waiting);
+    if (s->prompt_tokens)
+        printf("tokens: %" PRIu64 " of prompts, %" PRIu64 " generated\n", s->prompt_tokens, s->generated_tokens);
     if (*s->numerics)
         printf("numerics: %s\n", s->numerics);
     if (!s->n_worker)
@@ -191,9 +195,12 @@ static int status_verb(const struct verb *verb, int argc, char **argv)
         err_set(&err, ERR_INPUT, "unexpected word `%.200s`; expected only flags", argv[1]);
         return say_failed("status", &err);
     }
+    ok = connection_open(&connection, "status", options.broker, options.state, options.timeout_ms, &err);
+    if (ok && connection.has_record && !*options.queue && !*options.batch)
+        snprintf(options.batch, sizeof options.batch, "%s", connection.record.batch); /* the run's own */
     ask.queue = options.queue;
     ask.batch = options.batch;
-    ok = connection_open(&connection, "status", options.broker, options.state, options.timeout_ms, &err) &&
+    ok = ok &&
          hall_ask(connection.hall, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask, MOOTHALL__ENVELOPE__BODY_STATUS, &answer, &err);
     if (ok && options.json) {
         json_t *root = status_json(answer->envelope->status);

@@ -80,7 +80,7 @@ static int submit_verb(const struct verb *verb, int argc, char **argv)
     struct batch_file file = { .fd = -1 };
     char batch[RECORD_NAME_MAX + 1];
     struct err err = { 0 };
-    bool ok;
+    bool ok, bad;
 
     if (!verb_flags(verb, &argc, argv, &options, &err))
         return say_failed("submit", &err);
@@ -104,8 +104,9 @@ static int submit_verb(const struct verb *verb, int argc, char **argv)
     else
         say_failed("submit", &err);
     ok = ok && fflush(stdout) == 0;
+    bad = file.bad_count > 0;
     batch_file_close(&file);
-    return !ok ? 1 : file.bad_count ? 2 : 0;
+    return !ok ? 1 : bad ? 2 : 0;
 }
 
 const struct verb verb_submit = {
