@@ -1,0 +1,637 @@
+/* A real broker, a real file, and what can happen to both. */
+
+#include "tests/check.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "tests/store/peer.h"
+
+static const Moothall__SubmitMode NEW = MOOTHALL__SUBMIT_MODE__NEW;
+static char directory[256];
+
+static const char *path_of(const char *name)
+{
+    static char path[8][512];
+    static int n;
+    char *p = path[n++ % 8];
+
+    snprintf(p, 512, "%s/%s", directory, name);
+    return p;
+}
+
+static void empty(const char *dir)
+{
+    DIR *d = opendir(dir);
+    struct dirent *entry;
+
+    while (d && (entry = readdir(d))) {
+        char path[1024];
+
+        snprintf(path, sizeof path, "%s/%s", dir, entry->d_name);
+        if (entry->d_name[0] != '.')
+            unlink(path);
+    }
+    if (d)
+        closedir(d);
+}
+
+static int set_up(void **state)
+{
+    const char *tmp = getenv("TMPDIR");
+
+    (void)state;
+    snprintf(directory, sizeof directory, "%s/moothall-store-XXXXXX", tmp ? tmp : "/tmp");
+    return mkdtemp(directory) ? 0 : 1;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    empty(directory);
+    rmdir(directory);
+    return 0;
+}
+
+/* A store with three jobs, one of them done, closed again. */
+static void make_store(const char *path)
+{
+    struct broker broker;
+    struct peer client, worker;
+    Moothall__Result m = MOOTHALL__RESULT__INIT;
+    char job[65];
+    int status;
+
+    CHECK(broker_start(&broker, path, NULL, &status));
+    CHECK(peer_client(&client, broker.endpoint, "c"));
+    for (uint32_t i = 0; i < 3; i++) {
+        char id[4];
+
+        snprintf(id, sizeof id, "j%u", i);
+        CHECK(peer_submit(&client, "b", 3, id, i, NEW, "a request that can be found in the file") == MOOTHALL__ACCEPTANCE__ACCEPTED);
+    }
+    CHECK(peer_worker(&worker, broker.endpoint, "w", 1, 1));
+    CHECK(peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_LEASE, 10000));
+    snprintf(job, sizeof job, "%s", worker.message.envelope->lease->job);
+    m.job = job;
+    m.generation = 1;
+    m.fence = worker.message.envelope->lease->fence;
+    m.outcome = MOOTHALL__OUTCOME__FINISHED;
+    CHECK(peer_send(&worker, MOOTHALL__ENVELOPE__BODY_RESULT, &m, span_text("a result that can be found in the file")));
+    CHECK(peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_STORED, 10000));
+    peer_close(&worker);
+    peer_close(&client);
+    assert_int_equal(broker_stop(&broker), 0);
+}
+
+static void expect_refusal(const char *path, const char *words)
+{
+    struct broker broker;
+    int status = 0;
+
+    CHECK(!broker_start(&broker, path, NULL, &status));
+    assert_int_equal(status, 1);
+    if (!strstr(broker.last_words, words) || !strstr(broker.last_words, path) || strncmp(broker.last_words, "moothall-broker: ", 17) != 0)
+        fail_msg("said `%s`, expected `%s`", broker.last_words, words);
+}
+
+static void copy_file(const char *from, const char *to)
+{
+    char buffer[65536];
+    FILE *in = fopen(from, "rb"), *out = fopen(to, "wb");
+    size_t n;
+
+    CHECK(in && out);
+    while ((n = fread(buffer, 1, sizeof buffer, in)) > 0)
+        CHECK(fwrite(buffer, 1, n, out) == n);
+    fclose(in);
+    CHECK(fclose(out) == 0);
+}
+
+static void poke(const char *path, off_t at, const void *bytes, size_t size)
+{
+    int fd = open(path, O_WRONLY);
+
+    CHECK(fd >= 0 && pwrite(fd, bytes, size, at) == (ssize_t)size);
+    close(fd);
+}
+
+/* ---- acknowledged means on disk ---- */
+
+/* Without waiting for the answer. */
+static void send_submit(struct peer *client, uint32_t position)
+{
+    Moothall__Submit m = MOOTHALL__SUBMIT__INIT;
+    Moothall__NewJob job = MOOTHALL__NEW_JOB__INIT, *jobs[1] = { &job };
+    static char queue[] = "q", batch[] = "b";
+    char id[16];
+
+    snprintf(id, sizeof id, "p%u", position);
+    job.id = id;
+    job.position = position;
+    job.size = 7;
+    m.queue = queue;
+    m.batch = batch;
+    m.batch_total = 1000000;
+    m.job = jobs;
+    m.n_job = 1;
+    CHECK(peer_send(client, MOOTHALL__ENVELOPE__BODY_SUBMIT, &m, span_text("request")));
+}
+
+/* Twenty times the broker is killed while a client submits; what it had acknowledged is there each time. */
+static void test_nothing_acknowledged_is_lost_when_the_broker_is_killed(void **state)
+{
+    enum { ROUNDS = 20, IN_FLIGHT = 16 };
+    const char *store = path_of("killed.db");
+    uint32_t position = 0, acknowledged = 0;
+    uint64_t random = 99;
+
+    (void)state;
+    for (int round = 0; round < ROUNDS; round++) {
+        struct broker broker;
+        struct peer client;
+        Moothall__Audit audit;
+        int64_t until;
+        int status;
+
+        CHECK(broker_start(&broker, store, NULL, &status));
+        CHECK(peer_client(&client, broker.endpoint, "c"));
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        until = clock_now_ms() + 20 + (int64_t)(random >> 33) % 180;
+        for (int k = 0; k < IN_FLIGHT; k++)
+            send_submit(&client, position++);
+        while (clock_now_ms() < until)
+            if (peer_receive(&client, 5) && client.message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_SUBMITTED) {
+                CHECK(client.message.envelope->submitted->acceptance[0] == MOOTHALL__ACCEPTANCE__ACCEPTED);
+                acknowledged++;
+                send_submit(&client, position++);
+            }
+        broker_kill(&broker);
+        /* What the socket still holds was acknowledged too. */
+        while (peer_receive(&client, 0))
+            acknowledged += client.message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_SUBMITTED;
+        peer_close(&client);
+
+        CHECK(broker_start(&broker, store, NULL, &status));
+        CHECK(peer_client(&client, broker.endpoint, "c"));
+        CHECK(peer_audit(&client, &audit));
+        CHECK(audit.missing == 0 && audit.doubled == 0 && audit.corrupt == 0 && audit.holes == 0);
+        if (audit.jobs < acknowledged || audit.jobs > position)
+            fail_msg("round %d: %" PRIu64 " jobs are stored, %u were acknowledged, %u sent", round, audit.jobs, acknowledged, position);
+        peer_close(&client);
+        broker_kill(&broker);
+    }
+    CHECK(acknowledged > ROUNDS);
+}
+
+/* What has arrived is committed together: two hundred jobs are not two hundred transactions.  Each of those would write
+ * at least one page of every table and index it touches into the log. */
+static void test_commits_are_grouped(void **state)
+{
+    enum { JOBS = 200, PAGE = 4096 };
+    struct broker broker;
+    struct peer client;
+    struct stat before, after;
+    int status, answered = 0;
+
+    (void)state;
+    CHECK(broker_start(&broker, path_of("group.db"), NULL, &status));
+    CHECK(peer_client(&client, broker.endpoint, "c"));
+    CHECK(stat(path_of("group.db-wal"), &before) == 0);
+    kill(broker.pid, SIGSTOP); /* everything arrives before the broker looks */
+    for (uint32_t i = 0; i < JOBS; i++)
+        send_submit(&client, i);
+    usleep(200000);
+    kill(broker.pid, SIGCONT);
+    while (answered < JOBS && peer_receive(&client, 5000))
+        answered += client.message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_SUBMITTED;
+    assert_int_equal(answered, JOBS);
+    CHECK(stat(path_of("group.db-wal"), &after) == 0);
+    CHECK(after.st_size - before.st_size < JOBS * PAGE);
+    peer_close(&client);
+    assert_int_equal(broker_stop(&broker), 0);
+}
+
+/* One clean file is left: no log beside it that somebody could forget to copy. */
+static void test_broker_that_is_stopped_leaves_one_file(void **state)
+{
+    struct stat st;
+
+    (void)state;
+    make_store(path_of("clean.db"));
+    CHECK(stat(path_of("clean.db"), &st) == 0);
+    CHECK(stat(path_of("clean.db-wal"), &st) != 0 && errno == ENOENT);
+}
+
+/* Children of a `run` that was killed must not stay behind. */
+static void test_broker_ends_when_its_control_pipe_closes(void **state)
+{
+    struct broker broker;
+    char flag[32];
+    const char *flags[] = { flag, NULL };
+    int ends[2], status;
+
+    (void)state;
+    CHECK(pipe(ends) == 0);
+    CHECK(fcntl(ends[1], F_SETFD, FD_CLOEXEC) == 0);
+    snprintf(flag, sizeof flag, "--control-fd=%d", ends[0]);
+    CHECK(broker_start(&broker, path_of("child.db"), flags, &status));
+    usleep(100000);
+    CHECK(kill(broker.pid, 0) == 0);
+    close(ends[0]);
+    close(ends[1]);
+    assert_int_equal(broker_wait(&broker), 0);
+}
+
+static void test_peers_are_told_when_the_broker_stops(void **state)
+{
+    struct broker broker;
+    struct peer client;
+    int status;
+
+    (void)state;
+    CHECK(broker_start(&broker, path_of("told.db"), NULL, &status));
+    CHECK(peer_client(&client, broker.endpoint, "c"));
+    kill(broker.pid, SIGINT);
+    CHECK(peer_expect(&client, MOOTHALL__ENVELOPE__BODY_REFUSAL, 5000));
+    CHECK(client.message.envelope->refusal->code == MOOTHALL__REFUSAL_CODE__SHUTTING_DOWN);
+    peer_close(&client);
+    assert_int_equal(broker_wait(&broker), 0);
+}
+
+/* ---- files that are not what they should be ---- */
+
+static void test_file_that_is_no_database_is_refused(void **state)
+{
+    const char *path = path_of("text.db");
+    FILE *file = fopen(path, "w");
+
+    (void)state;
+    fputs("these are my notes, do not touch\n", file);
+    fclose(file);
+    expect_refusal(path, "is not a database; expected a Moothall store or a new name");
+    /* And it is untouched. */
+    {
+        char text[64] = "";
+
+        file = fopen(path, "r");
+        CHECK(file && fgets(text, sizeof text, file));
+        fclose(file);
+        assert_string_equal(text, "these are my notes, do not touch\n");
+    }
+}
+
+static void test_database_of_another_program_is_refused(void **state)
+{
+    const char *path = path_of("other.db");
+    uint8_t none[4] = { 0 };
+
+    (void)state;
+    make_store(path);
+    poke(path, 68, none, 4); /* the application id */
+    expect_refusal(path, "belongs to another program; expected a Moothall store or a new name");
+}
+
+static void test_store_of_a_newer_version_is_refused(void **state)
+{
+    const char *path = path_of("newer.db");
+    uint8_t version[4] = { 0, 0, 0, 99 };
+
+    (void)state;
+    make_store(path);
+    poke(path, 60, version, 4); /* user_version */
+    expect_refusal(path, "has format version 99; this program");
+}
+
+static void test_read_only_store_is_refused(void **state)
+{
+    const char *path = path_of("readonly.db");
+
+    (void)state;
+    make_store(path);
+    CHECK(chmod(path, 0444) == 0);
+    expect_refusal(path, "is read-only; expected a file that can be written");
+    chmod(path, 0644);
+}
+
+static void test_truncated_store_is_refused(void **state)
+{
+    const char *path = path_of("short.db");
+    struct stat st;
+
+    (void)state;
+    make_store(path);
+    CHECK(stat(path, &st) == 0 && truncate(path, st.st_size / 2) == 0);
+    expect_refusal(path, "is cut short: it has");
+    CHECK(truncate(path, 50) == 0);
+    expect_refusal(path, "is not a database");
+}
+
+static void test_store_that_cannot_be_made_is_refused(void **state)
+{
+    (void)state;
+    expect_refusal(path_of("missing/hall.db"), "cannot be opened: No such file or directory");
+    expect_refusal(directory, "is not a regular file");
+}
+
+static void test_second_broker_on_a_store_is_refused_and_told_of_the_first(void **state)
+{
+    const char *path = path_of("twice.db");
+    struct broker first;
+    char words[64];
+    struct peer client;
+    int status;
+
+    (void)state;
+    CHECK(broker_start(&first, path, NULL, &status));
+    snprintf(words, sizeof words, "is in use by process %ld", (long)first.pid);
+    expect_refusal(path, words);
+    CHECK(peer_client(&client, first.endpoint, "c")); /* the first does not mind */
+    CHECK(peer_submit(&client, "b", 1, "a", 0, NEW, "x") == MOOTHALL__ACCEPTANCE__ACCEPTED);
+    peer_close(&client);
+    expect_refusal(path, words);
+    assert_int_equal(broker_stop(&first), 0);
+}
+
+static void test_port_in_use_is_refused_by_name(void **state)
+{
+    struct broker first, second;
+    char flag[300];
+    const char *flags[] = { flag, NULL };
+    int status;
+
+    (void)state;
+    CHECK(broker_start(&first, path_of("port1.db"), NULL, &status));
+    snprintf(flag, sizeof flag, "--listen=%s", first.endpoint);
+    CHECK(!broker_start(&second, path_of("port2.db"), flags, &status));
+    assert_int_equal(status, 1);
+    CHECK(strstr(second.last_words, first.endpoint) && strstr(second.last_words, "in use"));
+    broker_kill(&first);
+}
+
+static void test_mistakes_in_flags_and_file_name_themselves(void **state)
+{
+    static const struct {
+        const char *yaml, *flag, *words;
+    } table[] = {
+        { NULL, "--lease-msec=5", "unknown flag --lease-msec (did you mean --lease-ms?)" },
+        { NULL, "--workers=many", "workers" },
+        { NULL, "--heartbeat-ms=14s", "lease_ms is 15000; expected at least three heartbeats" },
+        { NULL, "--listen=tcp://0.0.0.0:0", "only ipc and loopback addresses" },
+        { "workers: 2\nlisten_on: x\n", NULL, ":2:1: unknown key `listen_on`" },
+        { "workers: 2\nworkers: 3\n", NULL, ":2:1: duplicate key `workers`" },
+        { "workers:\t2\n\tlease_ms: 3\n", NULL, "broker.yaml:" },
+        { "lease_ms: 10\n", NULL, ":1:11: lease_ms" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        struct broker broker;
+        char config[600];
+        const char *flags[] = { table[i].flag ? table[i].flag : config, NULL };
+        int status = 0;
+
+        snprintf(config, sizeof config, "--config=%s", path_of("broker.yaml"));
+        if (table[i].yaml) {
+            FILE *file = fopen(path_of("broker.yaml"), "w");
+
+            fputs(table[i].yaml, file);
+            fclose(file);
+        }
+        CHECK(!broker_start(&broker, path_of("flags.db"), flags, &status));
+        assert_int_equal(status, 1);
+        if (!strstr(broker.last_words, table[i].words))
+            fail_msg("said `%s`, expected `%s`", broker.last_words, table[i].words);
+    }
+}
+
+/* ---- damage ---- */
+
+static off_t find_in(const char *path, const char *words)
+{
+    FILE *file = fopen(path, "rb");
+    static char bytes[4 << 20];
+    size_t n;
+    char *at;
+
+    CHECK(file != NULL);
+    n = fread(bytes, 1, sizeof bytes, file);
+    fclose(file);
+    at = memmem(bytes, n, words, strlen(words));
+    CHECK(at != NULL);
+    return at - bytes;
+}
+
+/* SQLite has no checksums of its own: one flipped byte in a body must be found, and never served as if it were right. */
+static void test_flipped_byte_in_a_body_is_found_and_not_served(void **state)
+{
+    const char *request = path_of("request.db"), *result = path_of("result.db");
+    Moothall__Fetch fetch = MOOTHALL__FETCH__INIT;
+    static char queue[] = "q", batch[] = "b";
+    struct broker broker;
+    struct peer peer;
+    Moothall__Audit audit;
+    const Moothall__Entries *entries;
+    int status;
+
+    (void)state;
+    make_store(result);
+    copy_file(result, request);
+    poke(result, find_in(result, "a result that can be found") + 5, "R", 1);
+    CHECK(broker_start(&broker, result, NULL, &status));
+    CHECK(peer_client(&peer, broker.endpoint, "c"));
+    CHECK(peer_audit(&peer, &audit) && audit.corrupt == 1);
+    fetch.queue = queue;
+    fetch.batch = batch;
+    fetch.from = 1;
+    CHECK(peer_ask(&peer, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, (struct span){ 0 }));
+    entries = peer.message.envelope->entries;
+    CHECK(entries->n_entry == 1 && entries->entry[0]->size == 0 && peer.message.payload.size == 0);
+    CHECK(entries->entry[0]->state == MOOTHALL__STATE__DEAD && strstr(entries->entry[0]->reason, "checksum"));
+    /* It counts as dead from now on, so it can be retried. */
+    CHECK(peer_submit(&peer, "b", 3, "j0", 0, MOOTHALL__SUBMIT_MODE__RETRY, "a request that can be found in the file") == MOOTHALL__ACCEPTANCE__RENEWED);
+    peer_close(&peer);
+    broker_kill(&broker);
+
+    /* The newest of the three requests stands first on its page; it is still waiting. */
+    {
+        off_t at = find_in(request, "a request that can be found");
+
+        poke(request, at + 5, "X", 1);
+    }
+    CHECK(broker_start(&broker, request, NULL, &status));
+    CHECK(peer_client(&peer, broker.endpoint, "c"));
+    CHECK(peer_audit(&peer, &audit) && audit.corrupt == 1);
+    peer_close(&peer);
+    {
+        struct peer worker;
+        int leases = 0, dead;
+
+        /* It ends as dead, with its entry, and is not handed out; the other one is. */
+        CHECK(peer_worker(&worker, broker.endpoint, "w", 2, 10));
+        while (peer_receive(&worker, 500))
+            if (worker.message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_LEASE) {
+                CHECK(span_equal(worker.message.payload, span_text("a request that can be found in the file")));
+                leases++;
+            }
+        CHECK(peer_client(&peer, broker.endpoint, "c"));
+        CHECK(peer_ask(&peer, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, (struct span){ 0 }));
+        dead = 0;
+        for (size_t i = 0; i < peer.message.envelope->entries->n_entry; i++)
+            dead += peer.message.envelope->entries->entry[i]->state == MOOTHALL__STATE__DEAD;
+        CHECK(leases == 1 && dead == 1);
+        peer_close(&worker);
+        peer_close(&peer);
+    }
+    broker_kill(&broker);
+}
+
+/* ---- a full disk ---- */
+
+/* Submits are refused in words and nothing new is leased; what was leased is still finished and stored; and when there
+ * is room again everything goes on. */
+static void test_full_disk_refuses_new_work_and_finishes_what_is_leased(void **state)
+{
+    const char *disk = path_of("disk");
+    char store[600], filler[600], body[8192];
+    const char *flags[] = { "--ballast=1MiB", "--lease-ms=60s", NULL };
+    struct broker broker;
+    struct peer client, worker;
+    Moothall__Status *s;
+    Moothall__StatusAsk ask = MOOTHALL__STATUS_ASK__INIT;
+    Moothall__Acceptance answer = MOOTHALL__ACCEPTANCE__ACCEPTED;
+    Moothall__Audit audit;
+    uint64_t fence[8];
+    char job[8][65], id[16];
+    uint32_t position = 0, before;
+    int leased = 0, status, fd;
+    bool mounted;
+
+    (void)state;
+    CHECK(mkdir(disk, 0700) == 0);
+    mounted = mount("tmpfs", disk, "tmpfs", 0, "size=12m") == 0;
+    if (!mounted) {
+        printf("skip: a small tmpfs cannot be mounted here (%s)\n", strerror(errno));
+        rmdir(disk);
+        skip();
+    }
+    snprintf(store, sizeof store, "%s/hall.db", disk);
+    snprintf(filler, sizeof filler, "%s/filler", disk);
+    memset(body, 'b', sizeof body - 1);
+    body[sizeof body - 1] = '\0';
+    CHECK(broker_start(&broker, store, flags, &status));
+    CHECK(peer_client(&client, broker.endpoint, "c"));
+    CHECK(peer_worker(&worker, broker.endpoint, "w", 1, 8));
+    for (; position < 20; position++) {
+        snprintf(id, sizeof id, "j%u", position);
+        CHECK(peer_submit(&client, "b", 5000, id, position, NEW, body) == MOOTHALL__ACCEPTANCE__ACCEPTED);
+    }
+    while (leased < 8 && peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_LEASE, 5000)) {
+        snprintf(job[leased], sizeof job[0], "%s", worker.message.envelope->lease->job);
+        fence[leased++] = worker.message.envelope->lease->fence;
+    }
+    assert_int_equal(leased, 8);
+
+    /* Until it is full. */
+    while (position < 5000 && answer == MOOTHALL__ACCEPTANCE__ACCEPTED) {
+        snprintf(id, sizeof id, "j%u", position);
+        answer = peer_submit(&client, "b", 5000, id, position, NEW, body);
+        position += answer == MOOTHALL__ACCEPTANCE__ACCEPTED;
+        if (position % 50 == 0) {
+            Moothall__Heartbeat beat = MOOTHALL__HEARTBEAT__INIT;
+
+            beat.held = fence;
+            beat.n_held = 8;
+            peer_send(&worker, MOOTHALL__ENVELOPE__BODY_HEARTBEAT, &beat, (struct span){ 0 });
+        }
+    }
+    assert_int_equal(answer, MOOTHALL__ACCEPTANCE__TURNED_AWAY);
+    assert_string_equal(client.message.envelope->submitted->reason, "the broker's disk is full");
+    before = position;
+
+    /* And fuller: not one byte is left for anybody but who has the ballast. */
+    fd = open(filler, O_WRONLY | O_CREAT, 0600);
+    while (write(fd, body, sizeof body - 1) > 0 || write(fd, body, 1) > 0)
+        ;
+    close(fd);
+    for (int i = 0; i < 8; i++) {
+        Moothall__Result m = MOOTHALL__RESULT__INIT;
+
+        m.job = job[i];
+        m.generation = 1;
+        m.fence = fence[i];
+        m.outcome = MOOTHALL__OUTCOME__FINISHED;
+        CHECK(peer_send(&worker, MOOTHALL__ENVELOPE__BODY_RESULT, &m, span_of(body, 4096)));
+        CHECK(peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_STORED, 10000));
+        CHECK(worker.message.envelope->stored->recorded);
+    }
+    CHECK(!peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_LEASE, 500)); /* nothing new */
+    CHECK(peer_ask(&client, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask, (struct span){ 0 }));
+    s = client.message.envelope->status;
+    CHECK(s->counts->done == 8 && s->counts->ready == before - 8);
+    assert_string_equal(s->waiting_for, "room on the disk");
+
+    /* Killed in that state, it starts again and has everything. */
+    broker_kill(&broker);
+    peer_close(&worker);
+    peer_close(&client);
+    if (!broker_start(&broker, store, flags, &status))
+        fail_msg("%s", broker.last_words);
+    CHECK(peer_client(&client, broker.endpoint, "c"));
+    CHECK(peer_audit(&client, &audit));
+    CHECK(audit.jobs == before && audit.entries == 8 && !audit.missing && !audit.doubled && !audit.corrupt && !audit.holes);
+    CHECK(peer_submit(&client, "b", 5000, "late", position, NEW, body) == MOOTHALL__ACCEPTANCE__TURNED_AWAY);
+
+    /* Room again. */
+    CHECK(unlink(filler) == 0);
+    CHECK(mount("tmpfs", disk, "tmpfs", MS_REMOUNT, "size=64m") == 0);
+    answer = MOOTHALL__ACCEPTANCE__TURNED_AWAY;
+    for (int i = 0; i < 100 && answer != MOOTHALL__ACCEPTANCE__ACCEPTED; i++) {
+        usleep(50000);
+        answer = peer_submit(&client, "b", 5000, "late", position, NEW, body);
+    }
+    assert_int_equal(answer, MOOTHALL__ACCEPTANCE__ACCEPTED);
+    CHECK(peer_worker(&worker, broker.endpoint, "w", 2, 8));
+    CHECK(peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_LEASE, 5000));
+    peer_close(&worker);
+    peer_close(&client);
+    assert_int_equal(broker_stop(&broker), 0);
+    CHECK(umount(disk) == 0);
+    rmdir(disk);
+}
+
+int main(void)
+{
+#define PROMISE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        PROMISE(test_nothing_acknowledged_is_lost_when_the_broker_is_killed),
+        PROMISE(test_commits_are_grouped),
+        PROMISE(test_broker_that_is_stopped_leaves_one_file),
+        PROMISE(test_broker_ends_when_its_control_pipe_closes),
+        PROMISE(test_peers_are_told_when_the_broker_stops),
+        PROMISE(test_file_that_is_no_database_is_refused),
+        PROMISE(test_database_of_another_program_is_refused),
+        PROMISE(test_store_of_a_newer_version_is_refused),
+        PROMISE(test_read_only_store_is_refused),
+        PROMISE(test_truncated_store_is_refused),
+        PROMISE(test_store_that_cannot_be_made_is_refused),
+        PROMISE(test_second_broker_on_a_store_is_refused_and_told_of_the_first),
+        PROMISE(test_port_in_use_is_refused_by_name),
+        PROMISE(test_mistakes_in_flags_and_file_name_themselves),
+        PROMISE(test_flipped_byte_in_a_body_is_found_and_not_served),
+        PROMISE(test_full_disk_refuses_new_work_and_finishes_what_is_leased),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
