@@ -40,18 +40,26 @@ def rouge_l(candidate, reference):
     return 2 * row[-1] / (len(candidate) + len(reference)) if row[-1] else 0.0
 
 
-def phrase(synopsis, body, first=60, longest=14):
-    """The phrase within the text's first words that comes nearest to the synopsis, and how near (ROUGE-L): what the
-    model is taught to answer.  A synopsis often says what its text does not; a small model taught that learns to guess."""
+JOINTS = set("a an and or of in for to that which is are with by from on as the".split())
+BEFORE = set("is are a an the provides contains offers implements allows enables supports includes to for of".split())
+
+
+def phrase(synopsis, body, first=60, least=3, longest=10):
+    """What the model is taught to answer: the phrase among the text's first words that comes nearest to the synopsis, and
+    how near (ROUGE-L).  It begins a sentence or follows a word that announces it, and ends where its clause does or after
+    some words.  The synopsis itself often says what its text does not; a small model that is taught that learns to guess."""
     spelled, wanted = " ".join(body.split()).split(" ")[:first], words(synopsis)
     each = [words(w) for w in spelled]
-    joints = "a an and or of in for to that which is are with by from on as the".split()
-    hit = [any(x in wanted and x not in joints for x in w) for w in each]
     best = (0.0, 0, 0)
-    for i in (i for i, h in enumerate(hit) if h):
-        for j in (j for j in range(i + 3, min(len(spelled), i + longest) + 1) if hit[j - 1]):
-            near = rouge_l([x for w in each[i:j] for x in w], wanted) + 0.01 * (j - i)      # when in doubt, the longer
-            best = max(best, (near, i, j))
+    for i in range(len(spelled)):
+        if spelled[i].lower() in JOINTS or (i > 0 and spelled[i - 1].lower() not in BEFORE and spelled[i - 1][-1] not in ".:"):
+            continue
+        j = i + 1
+        while j < len(spelled) and j - i < longest and not (j - i >= least and spelled[j - 1][-1] in ".,;:)"):
+            j += 1
+        while j - i > 1 and spelled[j - 1].lower() in JOINTS:
+            j -= 1
+        best = max(best, (rouge_l([w for x in each[i:j] for w in x], wanted), i, j))
     near, i, j = best
     return " ".join(spelled[i:j]).rstrip(".,;:"), near
 
@@ -114,7 +122,9 @@ class Writer:
             else:
                 parts.append(self.part() + (str(rng.randint(0, 99)) if rng.random() < 0.12 else ""))
         name = rng.choice(["", "", "", "lib", "python-", "golang-", "ruby-", "node-", "r-cran-", "rust-", "haskell-"]) + rng.choice("-" * 12 + ".+").join(parts)
-        name += rng.choice([""] * 5 + ["-perl", "-java", "-el", "-dev", "-data"])
+        name += rng.choice([""] * 12 + ["-perl", "-java", "-el", "-dev", "-data"] * 2 + ["-perl-perl", "-java-java"])
+        if rng.random() < 0.06:
+            name = self.digits(1, 2) + name           # 3dchess
         name = re.sub(r"[^a-z0-9.+-]", "", name.lower()).strip("-+.")
         return name if len(name) > 1 else "x" + name + "0"
 
@@ -177,7 +187,10 @@ class Writer:
                            ".".join(plain), self.syllables(), self.letters(2, 8), f"{first}+{rng.choice(['debian', 'deb', self.letters(2, 5)])}", f"pkg-{self.part()}-maintainers"])
         user = (re.sub(r"[^\w.+-]", "", user).strip(".") or "x") + (self.digits(1, 4) if rng.random() < 0.12 else "")
         k = rng.random()
-        if k < 0.3:
+        if k < 0.12:                                  # reiner@reiner-h.de
+            user = re.sub(r"[^a-z0-9-]", "", user).strip("-") or "me"
+            return f"{user}@{user}{rng.choice(['', '', '-' + self.letters(1, 3), last, self.part()])}.{rng.choice(['org', 'net', 'de', 'com', 'name'])}"
+        if k < 0.35:
             return user + "@debian.org"
         if k < 0.6:
             return f"{user}@{rng.choice(self.domains)}"
@@ -190,19 +203,32 @@ class Writer:
         day = rng.choice(["%02d"] * 6 + ["%d", "%2d"]) % d.day
         return f"{DAYS[d.weekday()]}, {day} {MONTHS[d.month - 1]} {d.year} {rng.randrange(24):02}:{rng.randrange(60):02}:{rng.randrange(60):02} {rng.choice(ZONES)}"
 
-    def item(self):
+    def bugs(self):
+        """A function that invents numbers; now and then all near each other, as bugs reported together are."""
+        rng = self.rng
+        if rng.random() < 0.3:
+            base = rng.randint(10000, 1100000)
+            return lambda: str(base + rng.choice([rng.randint(0, 9), rng.randint(-300, 300)]))
+        return lambda: str(rng.randint(*rng.choice([(1000, 1199999), (100000, 999999), (100000, 999999)])))
+
+    def item(self, closing=0.25, bug=None):
         rng = self.rng
         item = rng.choice(self.items)
-        if rng.random() < 0.25:
-            bugs = ", ".join("#" + str(rng.choice([rng.randint(1000, 1199999), rng.randint(100000, 999999)])) for _ in range(rng.choice([1, 1, 1, 2, 2, 3, 4, 6])))
+        if rng.random() < closing:
+            bug = bug or self.bugs()
+            bugs = ", ".join("#" + bug() for _ in range(rng.choice([1, 1, 1, 2, 2, 3, 4, 6])))
             item = item.split("\n")[0] if rng.random() < 0.5 else item
-            item += rng.choice([" ({})", ". {}", " {}.", "\n    ({})", "\n    {}", " ({}).", "; {}"]).format(rng.choice(["Closes", "Closes", "closes", "CLOSES"]) + ": " + bugs)
+            item += rng.choice([" ({})", ". {}", " {}.", "\n    ({})", "\n    {}", " ({}).", "; {}", ", {}"]).format(rng.choice(["Closes", "Closes", "closes", "CLOSES"]) + ": " + bugs)
         return item
 
     def entry(self, truth, text, short):
         """An entry like the given one with other facts; short: with few bullets of one line."""
         rng, lines = self.rng, text.split("\n")
-        if short:
+        if short and rng.random() < 0.35:             # several bugs, each somewhere else
+            bug = self.bugs()
+            items = [self.item(rng.choice([0.3, 0.8]), bug) for _ in range(rng.randint(1, 4))]
+            body = ["", *"\n".join(i if len(i) < 200 else i.split("\n")[0] for i in items).split("\n"), ""]
+        elif short:
             body = ["", *(self.item().split("\n")[0] for _ in range(rng.choice([1, 1, 2, 3]))), ""]
         elif rng.random() < 0.3:
             body = ["", *"\n".join(self.item() for _ in range(rng.choice([1, 1, 2, 2, 3, 4]))).split("\n"), ""]
@@ -217,12 +243,26 @@ class Writer:
         name = keep(0.05, truth["maintainer"], self.name)
         bodies = "\n".join(body)
         if rng.random() < 0.8:
-            bodies = re.sub(r"(?<=#)\d{4,7}\b", lambda _: str(rng.randint(1, 9)) + self.letters(4, rng.choice([4, 5, 5, 6]), string.digits), bodies)
+            bug = self.bugs()
+            bodies = re.sub(r"(?<=#)\d{4,7}\b", lambda _: bug(), bodies)
         if rng.random() < 0.12:                       # the name also stands in the body, as in team uploads
             bodies = f"\n  [ {name} ]{bodies}"
         new = f"{package} ({version}) {where}; urgency={urgency}{first[3]}\n{bodies}\n -- {name} <{self.mail(name)}>  {self.date()}"
         made = record(new)
         return (made, new) if made and len(made["closes"]) <= CLOSES_MAX else (truth, text)
+
+    def disguise(self, *texts, share=0.2):
+        """The same texts with some of their words replaced by others, everywhere alike: what is left is to copy."""
+        to = {}
+
+        def other(found):
+            word = found[0]
+            if word.lower() not in to:
+                to[word.lower()] = self.rng.choice([self.rng.choice(self.words), self.syllables()]) if self.rng.random() < share else word.lower()
+            new = to[word.lower()]
+            return word if new == word.lower() else new.capitalize() if word[0].isupper() else new
+
+        return [re.sub(r"[A-Za-z]{4,}", other, text) for text in texts]
 
     # ---- whole examples: (prompt, answer) ----
 
