@@ -36,6 +36,7 @@ enum {
     SESSIONS_RETRY_MS = 5000,
     SHUTDOWN_RETRY_MS = 1000,
     STORE_PAUSE_US = 1000,
+    FAREWELL_US = 100000,
 };
 
 /* A message on its way to the core.  The core gives it back through `spare` after the commit. */
@@ -736,6 +737,9 @@ static void say_farewell(struct hall *hall)
 
     HASH_ITER(by_id, hall->by_id, session, next)
         send_refusal(hall, &session->peer, 0, MOOTHALL__REFUSAL_CODE__SHUTTING_DOWN, SHUTDOWN_RETRY_MS, "the broker is shutting down");
+    /* On a busy machine a connection that is closed at once can take with it what was sent last. */
+    if (hall->by_id)
+        usleep(FAREWELL_US);
 }
 
 bool hall_run(struct hall *hall, int stop_fd, int control_fd, struct err *err)

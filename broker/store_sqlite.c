@@ -185,7 +185,8 @@ struct sqlite_store {
     sqlite3_stmt *statement[STATEMENTS];
     char *path;
     char *ballast_path; /* NULL in memory */
-    int64_t ballast_bytes;
+    int64_t ballast_max;
+    int64_t ballast_bytes; /* of the one that is there */
     bool ballast_there;
     bool tight;         /* the disk was full; nothing new until the ballast is back */
     bool failed;
@@ -1156,12 +1157,17 @@ static int64_t bytes_free(const struct sqlite_store *self)
     return (int64_t)fs.f_bavail * (int64_t)fs.f_frsize;
 }
 
+/* An eighth of what is free, at most what was asked for. */
 static bool ballast_make(struct sqlite_store *self)
 {
+    int64_t part = bytes_free(self) / 8;
     int fd, rc;
 
-    if (!self->ballast_path || self->ballast_there)
+    if (self->ballast_there)
         return true;
+    if (part < BALLAST_LEAST)
+        return false;
+    self->ballast_bytes = part < self->ballast_max ? part : self->ballast_max;
     fd = open(self->ballast_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)
         return false;
@@ -1221,7 +1227,7 @@ static void tend(struct store *store, bool idle)
     room = bytes_free(self);
     if (self->wal_pages >= (room < TIGHT_BYTES ? WAL_PAGES_TIGHT : idle ? WAL_PAGES_IDLE : WAL_PAGES_MAX))
         checkpoint(self, SQLITE_CHECKPOINT_PASSIVE);
-    if ((self->tight || !self->ballast_there) && idle && room >= 2 * self->ballast_bytes + SLACK_BYTES && ballast_make(self)) {
+    if ((self->tight || !self->ballast_there) && idle && ballast_make(self)) {
         if (self->tight)
             log_info("store.room", "path=%s ballast=%" PRId64, self->path, self->ballast_bytes);
         self->tight = false;
@@ -1525,28 +1531,21 @@ static bool open_database(struct sqlite_store *self, const struct store_options 
 
 static bool use_ballast(struct sqlite_store *self, int64_t bytes_max, struct err *err)
 {
-    int64_t room = bytes_free(self);
+    struct stat st;
 
     if (asprintf(&self->ballast_path, "%s.ballast", self->path) < 0) {
         self->ballast_path = NULL;
         return err_set(err, ERR_IO, "no memory for the store");
     }
-    room = bytes_free(self);
-    self->ballast_bytes = bytes_max < room / 8 ? bytes_max : room / 8;
-    if (self->ballast_bytes < BALLAST_LEAST)
-        self->ballast_bytes = BALLAST_LEAST;
-    if (access(self->ballast_path, F_OK) == 0) {
-        struct stat st;
-
-        /* One that is left from before is taken as it is, unless it was given back then. */
-        if (stat(self->ballast_path, &st) == 0 && (int64_t)st.st_blocks * 512 >= BALLAST_LEAST && st.st_size <= bytes_max) {
-            self->ballast_bytes = st.st_size;
-            self->ballast_there = true;
-        }
+    self->ballast_max = bytes_max;
+    /* One that is left from before is taken as it is, unless it was given back then. */
+    if (stat(self->ballast_path, &st) == 0 && (int64_t)st.st_blocks * 512 >= BALLAST_LEAST && st.st_size <= bytes_max) {
+        self->ballast_bytes = st.st_size;
+        self->ballast_there = true;
     }
     if (!ballast_make(self)) {
         self->tight = true; /* what is there can still be fetched */
-        log_warn("store.full", "path=%s no_room_for_ballast=%" PRId64, self->path, self->ballast_bytes);
+        log_warn("store.full", "path=%s reason=\"no room for a ballast\"", self->path);
     }
     return true;
 }

@@ -15,7 +15,7 @@
 #include "broker/store.h"
 
 struct store_options {
-    int64_t ballast_bytes; /* at most; an eighth of the free disk if that is less */
+    int64_t ballast_bytes; /* at most; an eighth of the free disk where that is less */
     uint64_t hall;         /* the random id of a hall that is made new */
 };
 

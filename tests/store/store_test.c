@@ -504,7 +504,8 @@ static void test_flipped_byte_in_a_body_is_found_and_not_served(void **state)
 static void test_full_disk_refuses_new_work_and_finishes_what_is_leased(void **state)
 {
     const char *disk = path_of("disk");
-    char store[600], filler[600], body[8192];
+    char store[600], filler[600], ballast[600], body[8192];
+    static char result[100000];
     const char *flags[] = { "--ballast=1MiB", "--lease-ms=60s", NULL };
     struct broker broker;
     struct peer client, worker;
@@ -516,6 +517,7 @@ static void test_full_disk_refuses_new_work_and_finishes_what_is_leased(void **s
     char job[8][65], id[16];
     uint32_t position = 0, before;
     int leased = 0, status, fd;
+    struct stat st;
     bool mounted;
 
     (void)state;
@@ -528,6 +530,7 @@ static void test_full_disk_refuses_new_work_and_finishes_what_is_leased(void **s
     }
     snprintf(store, sizeof store, "%s/hall.db", disk);
     snprintf(filler, sizeof filler, "%s/filler", disk);
+    snprintf(ballast, sizeof ballast, "%s/hall.db.ballast", disk);
     memset(body, 'b', sizeof body - 1);
     body[sizeof body - 1] = '\0';
     CHECK(broker_start(&broker, store, flags, &status));
@@ -572,10 +575,11 @@ static void test_full_disk_refuses_new_work_and_finishes_what_is_leased(void **s
         m.generation = 1;
         m.fence = fence[i];
         m.outcome = MOOTHALL__OUTCOME__FINISHED;
-        CHECK(peer_send(&worker, MOOTHALL__ENVELOPE__BODY_RESULT, &m, span_of(body, 4096)));
+        CHECK(peer_send(&worker, MOOTHALL__ENVELOPE__BODY_RESULT, &m, span_of(result, sizeof result)));
         CHECK(peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_STORED, 10000));
         CHECK(worker.message.envelope->stored->recorded);
     }
+    CHECK(stat(ballast, &st) == 0 && st.st_size == 0); /* that is where their room came from */
     CHECK(!peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_LEASE, 500)); /* nothing new */
     CHECK(peer_ask(&client, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask, (struct span){ 0 }));
     s = client.message.envelope->status;
@@ -602,6 +606,7 @@ static void test_full_disk_refuses_new_work_and_finishes_what_is_leased(void **s
         answer = peer_submit(&client, "b", 5000, "late", position, NEW, body);
     }
     assert_int_equal(answer, MOOTHALL__ACCEPTANCE__ACCEPTED);
+    CHECK(stat(ballast, &st) == 0 && st.st_size == 1 << 20); /* for the next time */
     CHECK(peer_worker(&worker, broker.endpoint, "w", 2, 8));
     CHECK(peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_LEASE, 5000));
     peer_close(&worker);
