@@ -5,7 +5,7 @@
  * The client checks every line with it before anything runs; the worker reads the stored body with it
  * again.  It needs no model: what depends on one (ids that exist, the context's length) is the worker's
  * to check.  Nothing is ignored: a field that is not listed here is refused by its name.  A field that
- * is null counts as absent.
+ * is null counts as absent; so does a null in one that other services know and this one does not ("tools").
  *
  *   both         model (any string; echoed, never refused), max_tokens, temperature 0..2 (1),
  *                top_p 0..1 (1), top_k >= 0 (0 and -1: off), seed (64 bits, signed), stop (a string, or

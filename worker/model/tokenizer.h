@@ -34,7 +34,8 @@ enum {
     TOKENIZER_TEXT_MAX = 64 * 1024 * 1024,  /* bytes of one text */
 };
 
-/* Reads tokenizer.json and tokenizer_config.json in dir; no other file of the model is needed.
+/* Reads tokenizer.json and tokenizer_config.json in dir; no other file of the model is needed.  Without the second
+ * there is no bos and no eos.
  * ERR_NOT_FOUND, ERR_IO, or ERR_INPUT naming the file, the key and what was expected. */
 bool tokenizer_load(struct tokenizer **tokenizer, const char *dir, struct err *err);
 
