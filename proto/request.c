@@ -8,10 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define CHAT_URL "/v1/chat/completions"
+#define CHAT_URL       "/v1/chat/completions"
 #define COMPLETION_URL "/v1/completions"
 
-/* ---- faults ----------------------------------------------------------------------------------------------- */
+/* ---- faults -----------------------------------------------------------------------------------------------
+ */
 
 /* What a user wrote is quoted in messages and may be cut anywhere: the words must stay UTF-8 and one line. */
 static void clean(char *text)
@@ -65,7 +66,8 @@ bool request_fault_write(const struct request_fault *fault, struct buf *out)
 
 static bool no_room(struct request_fault *fault)
 {
-    return request_fault_set(fault, 413, "request_too_large", NULL, "the request needs more memory than it may take");
+    return request_fault_set(fault, 413, "request_too_large", NULL,
+                             "the request needs more memory than it may take");
 }
 
 static const char *found(const json_t *v)
@@ -99,10 +101,12 @@ static bool is_word(const json_t *v, const char *word)
 
 static bool wrong_type(struct request_fault *fault, const char *param, const char *expected, const json_t *v)
 {
-    return request_fault_set(fault, 400, "invalid_type", param, "`%s`: expected %s, found %s", param, expected, found(v));
+    return request_fault_set(fault, 400, "invalid_type", param, "`%s`: expected %s, found %s", param,
+                             expected, found(v));
 }
 
-/* ---- the line as bytes --------------------------------------------------------------------------------------- */
+/* ---- the line as bytes
+ * --------------------------------------------------------------------------------------- */
 
 /* The first byte that is not part of UTF-8, or size. */
 static size_t utf8_end(struct span text)
@@ -122,7 +126,8 @@ static size_t utf8_end(struct span text)
     }
 }
 
-/* Depth and number of values, before jansson makes objects of them: 16 MB of `[[],[],...` would take a gigabyte. */
+/* Depth and number of values, before jansson makes objects of them: 16 MB of `[[],[],...` would take a
+ * gigabyte. */
 static bool check_shape(struct span line, struct request_fault *fault)
 {
     int depth = 0;
@@ -204,8 +209,8 @@ static json_t *parse(struct span bytes, const char *what, struct request_fault *
     }
     if (!check_shape(bytes, fault))
         return NULL;
-    json = json_loadb(bytes.size ? (const char *)bytes.data : "", bytes.size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL,
-                      &why);
+    json = json_loadb(bytes.size ? (const char *)bytes.data : "", bytes.size,
+                      JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
     if (json)
         return json;
     if (json_error_code(&why) == json_error_numeric_overflow && key_before(bytes, (size_t)why.position, key))
@@ -216,7 +221,8 @@ static json_t *parse(struct span bytes, const char *what, struct request_fault *
     return NULL;
 }
 
-/* ---- fields ----------------------------------------------------------------------------------------------------- */
+/* ---- fields
+ * ----------------------------------------------------------------------------------------------------- */
 
 /* One body being read. */
 struct reading {
@@ -240,30 +246,31 @@ static bool keep_text(struct reading *r, const json_t *v, struct span *text)
     return true;
 }
 
-static bool read_integer(struct reading *r, const char *name, const json_t *v, json_int_t low, json_int_t high,
-                         json_int_t *value)
+static bool read_integer(struct reading *r, const char *name, const json_t *v, json_int_t low,
+                         json_int_t high, json_int_t *value)
 {
     char expected[96];
 
-    snprintf(expected, sizeof expected, "an integer %" JSON_INTEGER_FORMAT "..%" JSON_INTEGER_FORMAT, low, high);
+    snprintf(expected, sizeof expected, "an integer %" JSON_INTEGER_FORMAT "..%" JSON_INTEGER_FORMAT, low,
+             high);
     if (!json_is_integer(v))
         return wrong_type(r->fault, name, expected, v);
     *value = json_integer_value(v);
     if (*value < low || *value > high)
-        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected %s, found %" JSON_INTEGER_FORMAT,
-                                 name, expected, *value);
+        return request_fault_set(r->fault, 400, "invalid_value", name,
+                                 "`%s`: expected %s, found %" JSON_INTEGER_FORMAT, name, expected, *value);
     return true;
 }
 
 static bool read_number(struct reading *r, const char *name, const json_t *v, double high, double *value)
 {
     if (!json_is_number(v))
-        return request_fault_set(r->fault, 400, "invalid_type", name, "`%s`: expected a number 0..%g, found %s", name,
-                                 high, found(v));
+        return request_fault_set(r->fault, 400, "invalid_type", name,
+                                 "`%s`: expected a number 0..%g, found %s", name, high, found(v));
     *value = json_number_value(v);
     if (!(*value >= 0 && *value <= high))
-        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected a number 0..%g, found %g", name,
-                                 high, *value);
+        return request_fault_set(r->fault, 400, "invalid_value", name,
+                                 "`%s`: expected a number 0..%g, found %g", name, high, *value);
     return true;
 }
 
@@ -285,8 +292,8 @@ static bool read_max_tokens(struct reading *r, const char *name, const json_t *v
     json_int_t value = 0;
 
     if (r->tokens_given)
-        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s` and `%s` mean the same; expected one",
-                                 r->tokens_field, name);
+        return request_fault_set(r->fault, 400, "invalid_value", name,
+                                 "`%s` and `%s` mean the same; expected one", r->tokens_field, name);
     r->tokens_given = true;
     r->tokens_field = name;
     /* 0 is judged when it is known whether the prompt is echoed. */
@@ -334,8 +341,9 @@ static bool read_stop_text(struct reading *r, const char *name, const json_t *v,
     if (!json_is_string(v))
         return wrong_type(r->fault, name, "a text", v);
     if (json_string_length(v) == 0 || json_string_length(v) > REQUEST_STOP_BYTES_MAX)
-        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected 1..%d bytes, found %zu", name,
-                                 REQUEST_STOP_BYTES_MAX, json_string_length(v));
+        return request_fault_set(r->fault, 400, "invalid_value", name,
+                                 "`%s`: expected 1..%d bytes, found %zu", name, REQUEST_STOP_BYTES_MAX,
+                                 json_string_length(v));
     return keep_text(r, v, stop);
 }
 
@@ -347,8 +355,8 @@ static bool read_stop(struct reading *r, const char *name, const json_t *v)
     if (!json_is_array(v) && !json_is_string(v))
         return wrong_type(r->fault, name, "a text or a list of texts", v);
     if (count > REQUEST_STOP_MAX)
-        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected at most %d texts, found %zu", name,
-                                 REQUEST_STOP_MAX, count);
+        return request_fault_set(r->fault, 400, "invalid_value", name,
+                                 "`%s`: expected at most %d texts, found %zu", name, REQUEST_STOP_MAX, count);
     r->request->stop = arena_take(r->arena, (count + 1) * sizeof *r->request->stop);
     if (!r->request->stop)
         return no_room(r->fault);
@@ -367,7 +375,8 @@ static bool read_n(struct reading *r, const char *name, const json_t *v)
 {
     if (json_is_integer(v) && json_integer_value(v) == 1)
         return true;
-    return request_fault_set(r->fault, 400, "unsupported_value", name, "`n`: only 1 is supported: one choice a request");
+    return request_fault_set(r->fault, 400, "unsupported_value", name,
+                             "`n`: only 1 is supported: one choice a request");
 }
 
 static bool read_stream(struct reading *r, const char *name, const json_t *v)
@@ -407,7 +416,8 @@ static bool read_completion_logprobs(struct reading *r, const char *name, const 
     return read_top_logprobs(r, name, v);
 }
 
-/* ---- messages ------------------------------------------------------------------------------------------------------ */
+/* ---- messages
+ * ------------------------------------------------------------------------------------------------------ */
 
 /* {"type": "text", "text": "..."} */
 static bool part_text(struct reading *r, const char *name, const json_t *part, const json_t **text)
@@ -424,19 +434,24 @@ static bool part_text(struct reading *r, const char *name, const json_t *part, c
     snprintf(param, sizeof param, "%s.type", name);
     if (!json_is_string(type))
         return type ? wrong_type(r->fault, param, "a text", type)
-                    : request_fault_set(r->fault, 400, "missing_required_parameter", param, "`%s` is missing", param);
+                    : request_fault_set(r->fault, 400, "missing_required_parameter", param, "`%s` is missing",
+                                        param);
     if (!is_word(type, "text"))
         return request_fault_set(r->fault, 400, "unsupported_value", param,
-                                 "`%s`: `%.40s` is not supported; expected text", param, json_string_value(type));
-    json_object_foreach((json_t *)(uintptr_t)part, key, v) {
+                                 "`%s`: `%.40s` is not supported; expected text", param,
+                                 json_string_value(type));
+    json_object_foreach((json_t *)(uintptr_t)part, key, v)
+    {
         if (json_is_null(v) || strcmp(key, known[0]) == 0 || strcmp(key, known[1]) == 0)
             continue;
         snprintf(param, sizeof param, "%s.%.60s", name, key);
-        return request_fault_set(r->fault, 400, "unsupported_parameter", param, "`%s` is not supported", param);
+        return request_fault_set(r->fault, 400, "unsupported_parameter", param, "`%s` is not supported",
+                                 param);
     }
     snprintf(param, sizeof param, "%s.text", name);
     if (!*text)
-        return request_fault_set(r->fault, 400, "missing_required_parameter", param, "`%s` is missing", param);
+        return request_fault_set(r->fault, 400, "missing_required_parameter", param, "`%s` is missing",
+                                 param);
     return json_is_string(*text) || wrong_type(r->fault, param, "a text", *text);
 }
 
@@ -451,7 +466,8 @@ static bool read_content(struct reading *r, const char *name, const json_t *v, s
         return keep_text(r, v, content);
     if (!json_is_array(v))
         return wrong_type(r->fault, name, "a text or a list of text parts", v);
-    json_array_foreach(v, i, part) {
+    json_array_foreach(v, i, part)
+    {
         snprintf(part_name, sizeof part_name, "%s[%zu]", name, i);
         if (!part_text(r, part_name, part, &text))
             return false;
@@ -461,7 +477,8 @@ static bool read_content(struct reading *r, const char *name, const json_t *v, s
     if (!joined)
         return no_room(r->fault);
     *content = span_of(joined, size);
-    json_array_foreach(v, i, part) {
+    json_array_foreach(v, i, part)
+    {
         text = json_object_get(part, "text");
         memcpy(joined, json_string_value(text), json_string_length(text));
         joined += json_string_length(text);
@@ -482,15 +499,17 @@ static bool read_message(struct reading *r, size_t i, const json_t *v, struct re
     snprintf(name, sizeof name, "messages[%zu]", i);
     if (!json_is_object(v))
         return wrong_type(r->fault, name, "an object with \"role\" and \"content\"", v);
-    json_object_foreach((json_t *)(uintptr_t)v, key, field) {
+    json_object_foreach((json_t *)(uintptr_t)v, key, field)
+    {
         const char *nearest;
 
         if (strcmp(key, known[0]) == 0 || strcmp(key, known[1]) == 0 || json_is_null(field))
             continue;
         snprintf(name, sizeof name, "messages[%zu].%.60s", i, key);
         nearest = err_nearest(key, known, 2);
-        return request_fault_set(r->fault, 400, "unsupported_parameter", name, "`%s` is not supported%s%s%s", name,
-                                 nearest ? " (did you mean `" : "", nearest ? nearest : "", nearest ? "`?)" : "");
+        return request_fault_set(r->fault, 400, "unsupported_parameter", name, "`%s` is not supported%s%s%s",
+                                 name, nearest ? " (did you mean `" : "", nearest ? nearest : "",
+                                 nearest ? "`?)" : "");
     }
     snprintf(name, sizeof name, "messages[%zu].role", i);
     if (!role)
@@ -500,8 +519,8 @@ static bool read_message(struct reading *r, size_t i, const json_t *v, struct re
     for (int k = 0;; k++) {
         if (k == 3)
             return request_fault_set(r->fault, 400, "invalid_value", name,
-                                     "`%s`: `%.40s` is not supported; expected system, user or assistant", name,
-                                     json_string_value(role));
+                                     "`%s`: `%.40s` is not supported; expected system, user or assistant",
+                                     name, json_string_value(role));
         if (is_word(role, roles[k])) {
             message->role = (enum request_role)k;
             break;
@@ -520,8 +539,9 @@ static bool read_messages(struct reading *r, const char *name, const json_t *v)
     if (!json_is_array(v))
         return wrong_type(r->fault, name, "a list of messages", v);
     if (count == 0 || count > REQUEST_MESSAGES_MAX)
-        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected 1..%d messages, found %zu", name,
-                                 REQUEST_MESSAGES_MAX, count);
+        return request_fault_set(r->fault, 400, "invalid_value", name,
+                                 "`%s`: expected 1..%d messages, found %zu", name, REQUEST_MESSAGES_MAX,
+                                 count);
     r->request->message = arena_take(r->arena, count * sizeof *r->request->message);
     if (!r->request->message)
         return no_room(r->fault);
@@ -532,7 +552,8 @@ static bool read_messages(struct reading *r, const char *name, const json_t *v)
     return true;
 }
 
-/* ---- prompts -------------------------------------------------------------------------------------------------------- */
+/* ---- prompts
+ * -------------------------------------------------------------------------------------------------------- */
 
 static bool read_prompt(struct reading *r, const char *name, const json_t *v)
 {
@@ -545,11 +566,13 @@ static bool read_prompt(struct reading *r, const char *name, const json_t *v)
     if (!json_is_array(v))
         return wrong_type(r->fault, name, "a text or a list of token ids", v);
     if (json_is_string(json_array_get(v, 0)) || json_is_array(json_array_get(v, 0)))
-        return request_fault_set(r->fault, 400, "unsupported_value", name,
-                                 "`%s`: several prompts in one request are not supported; give each its own line", name);
+        return request_fault_set(
+            r->fault, 400, "unsupported_value", name,
+            "`%s`: several prompts in one request are not supported; give each its own line", name);
     if (count == 0 || count > REQUEST_PROMPT_IDS_MAX)
-        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected 1..%d token ids, found %zu", name,
-                                 REQUEST_PROMPT_IDS_MAX, count);
+        return request_fault_set(r->fault, 400, "invalid_value", name,
+                                 "`%s`: expected 1..%d token ids, found %zu", name, REQUEST_PROMPT_IDS_MAX,
+                                 count);
     q->prompt_id = arena_take(r->arena, count * sizeof *q->prompt_id);
     if (!q->prompt_id)
         return no_room(r->fault);
@@ -565,7 +588,9 @@ static bool read_prompt(struct reading *r, const char *name, const json_t *v)
     return true;
 }
 
-/* ---- a body ------------------------------------------------------------------------------------------------------------ */
+/* ---- a body
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 enum { IN_CHAT = 1, IN_COMPLETION = 2, IN_BOTH = 3 };
 
@@ -595,13 +620,50 @@ enum { FIELD_COUNT = sizeof fields / sizeof fields[0] };
 
 /* Fields that other services know: so that nobody is told to mean another one. */
 static const char *const elsewhere[] = {
-    "audio", "bad_words", "best_of", "chat_template", "chat_template_kwargs", "documents", "extra_body",
-    "frequency_penalty", "function_call", "functions", "guided_choice", "guided_grammar", "guided_json", "guided_regex",
-    "ignore_eos", "include_stop_str_in_output", "length_penalty", "logit_bias", "logits_processors", "metadata", "min_p",
-    "min_tokens", "modalities", "parallel_tool_calls", "prediction", "presence_penalty", "priority", "prompt_logprobs",
-    "reasoning_effort", "repetition_penalty", "response_format", "service_tier", "skip_special_tokens", "stop_token_ids",
-    "store", "stream_options", "structured_outputs", "suffix", "tool_choice", "tools", "use_beam_search", "user",
-    "verbosity", "web_search_options",
+    "audio",
+    "bad_words",
+    "best_of",
+    "chat_template",
+    "chat_template_kwargs",
+    "documents",
+    "extra_body",
+    "frequency_penalty",
+    "function_call",
+    "functions",
+    "guided_choice",
+    "guided_grammar",
+    "guided_json",
+    "guided_regex",
+    "ignore_eos",
+    "include_stop_str_in_output",
+    "length_penalty",
+    "logit_bias",
+    "logits_processors",
+    "metadata",
+    "min_p",
+    "min_tokens",
+    "modalities",
+    "parallel_tool_calls",
+    "prediction",
+    "presence_penalty",
+    "priority",
+    "prompt_logprobs",
+    "reasoning_effort",
+    "repetition_penalty",
+    "response_format",
+    "service_tier",
+    "skip_special_tokens",
+    "stop_token_ids",
+    "store",
+    "stream_options",
+    "structured_outputs",
+    "suffix",
+    "tool_choice",
+    "tools",
+    "use_beam_search",
+    "user",
+    "verbosity",
+    "web_search_options",
 };
 
 static bool refuse_field(struct reading *r, const char *name, int where)
@@ -612,12 +674,14 @@ static bool refuse_field(struct reading *r, const char *name, int where)
 
     for (size_t i = 0; i < sizeof elsewhere / sizeof elsewhere[0]; i++)
         if (strcmp(name, elsewhere[i]) == 0)
-            return request_fault_set(r->fault, 400, "unsupported_parameter", name, "`%s` is not supported", name);
+            return request_fault_set(r->fault, 400, "unsupported_parameter", name, "`%s` is not supported",
+                                     name);
     for (int i = 0; i < FIELD_COUNT; i++) {
         if (fields[i].where & where)
             names[count++] = fields[i].name;
         else if (strcmp(fields[i].name, name) == 0)
-            return request_fault_set(r->fault, 400, "unknown_parameter", name, "`%s` is not a field of %s", name, url);
+            return request_fault_set(r->fault, 400, "unknown_parameter", name, "`%s` is not a field of %s",
+                                     name, url);
     }
     nearest = err_nearest(name, names, count);
     return request_fault_set(r->fault, 400, "unknown_parameter", name, "unknown field `%.100s`%s%s%s", name,
@@ -655,7 +719,8 @@ static bool check_together(struct reading *r)
     if (q->max_tokens == 0 && !q->echo)
         return request_fault_set(r->fault, 400, "invalid_value", r->tokens_field,
                                  "`%s`: expected at least 1, found 0%s", r->tokens_field,
-                                 q->kind == REQUEST_COMPLETION ? " (0 is for scoring a prompt, with `echo`)" : "");
+                                 q->kind == REQUEST_COMPLETION ? " (0 is for scoring a prompt, with `echo`)"
+                                                               : "");
     if (r->top_logprobs_given && !q->logprobs)
         return request_fault_set(r->fault, 400, "invalid_value", "top_logprobs",
                                  "`top_logprobs` needs `logprobs`: true");
@@ -701,9 +766,7 @@ static bool read_body(struct arena *arena, json_t *body, struct request *request
     request->top_p = 1;
     if (!json_is_object(body))
         return wrong_type(fault, "body", "an object", body);
-    json_object_foreach(body, name, v)
-        if (!read_one(&r, name, v, where))
-            return false;
+    json_object_foreach(body, name, v) if (!read_one(&r, name, v, where)) return false;
     if (!check_together(&r) || !keep_canonical(&r, body))
         return false;
     if (!request->seed_given)
@@ -711,25 +774,30 @@ static bool read_body(struct arena *arena, json_t *body, struct request *request
     return true;
 }
 
-/* ---- a line -------------------------------------------------------------------------------------------------------------- */
+/* ---- a line
+ * --------------------------------------------------------------------------------------------------------------
+ */
 
-static bool read_custom_id(struct arena *arena, const json_t *v, struct request *request, struct request_fault *fault)
+static bool read_custom_id(struct arena *arena, const json_t *v, struct request *request,
+                           struct request_fault *fault)
 {
     size_t size = json_string_length(v);
     const char *text = json_string_value(v);
     char *copy;
 
     if (!v)
-        return request_fault_set(fault, 400, "missing_required_parameter", "custom_id", "`custom_id` is missing");
+        return request_fault_set(fault, 400, "missing_required_parameter", "custom_id",
+                                 "`custom_id` is missing");
     if (!json_is_string(v))
         return wrong_type(fault, "custom_id", "a text", v);
     if (size == 0 || size > REQUEST_ID_MAX)
-        return request_fault_set(fault, 400, "invalid_value", "custom_id", "`custom_id`: expected 1..%d bytes, found %zu",
-                                 REQUEST_ID_MAX, size);
+        return request_fault_set(fault, 400, "invalid_value", "custom_id",
+                                 "`custom_id`: expected 1..%d bytes, found %zu", REQUEST_ID_MAX, size);
     for (size_t i = 0; i < size; i++)
         if ((uint8_t)text[i] < 0x20 || text[i] == 0x7f)
             return request_fault_set(fault, 400, "invalid_value", "custom_id",
-                                     "`custom_id`: control character U+%04X at byte %zu", (unsigned)text[i], i);
+                                     "`custom_id`: control character U+%04X at byte %zu", (unsigned)text[i],
+                                     i);
     copy = arena_copy(arena, text, size);
     if (!copy)
         return no_room(fault);
@@ -746,7 +814,8 @@ static bool read_line(struct arena *arena, json_t *line, struct request *request
     char *copy;
 
     if (!json_is_object(line))
-        return request_fault_set(fault, 400, "invalid_type", NULL, "line: expected an object, found %s", found(line));
+        return request_fault_set(fault, 400, "invalid_type", NULL, "line: expected an object, found %s",
+                                 found(line));
     if (!read_custom_id(arena, json_object_get(line, "custom_id"), request, fault))
         return false;
     if (!url)
@@ -763,17 +832,19 @@ static bool read_line(struct arena *arena, json_t *line, struct request *request
     if (!json_is_string(method))
         return wrong_type(fault, "method", "POST", method);
     if (!is_word(method, "POST"))
-        return request_fault_set(fault, 400, "invalid_value", "method", "`method`: expected POST, found `%.20s`",
-                                 json_string_value(method));
-    json_object_foreach(line, name, v) {
+        return request_fault_set(fault, 400, "invalid_value", "method",
+                                 "`method`: expected POST, found `%.20s`", json_string_value(method));
+    json_object_foreach(line, name, v)
+    {
         const char *nearest = err_nearest(name, known, 4);
         bool listed = false;
 
         for (int i = 0; i < 4; i++)
             listed = listed || strcmp(name, known[i]) == 0;
         if (!listed && !json_is_null(v))
-            return request_fault_set(fault, 400, "unknown_parameter", name, "unknown field `%.100s` of the line%s%s%s", name,
-                                     nearest ? " (did you mean `" : "", nearest ? nearest : "", nearest ? "`?)" : "");
+            return request_fault_set(
+                fault, 400, "unknown_parameter", name, "unknown field `%.100s` of the line%s%s%s", name,
+                nearest ? " (did you mean `" : "", nearest ? nearest : "", nearest ? "`?)" : "");
     }
     if (!body)
         return request_fault_set(fault, 400, "missing_required_parameter", "body", "`body` is missing");
@@ -807,7 +878,8 @@ bool request_read_body(struct arena *arena, struct span url, struct span custom_
     return ok;
 }
 
-/* ---- what is made of it ------------------------------------------------------------------------------------------------------ */
+/* ---- what is made of it
+ * ------------------------------------------------------------------------------------------------------ */
 
 /* BLAKE2b over parts with a zero byte between them. */
 static void hash(uint8_t *digest, size_t size, const struct span *part, int part_count)
@@ -853,7 +925,8 @@ void request_job_id(char id[REQUEST_JOB_ID_SIZE], struct span batch, struct span
 void request_line_id(char id[REQUEST_JOB_ID_SIZE], struct span batch, uint64_t line)
 {
     char number[24];
-    struct span part[] = { batch, span_of("", 0), span_of(number, (size_t)snprintf(number, sizeof number, "%" PRIu64, line)) };
+    struct span part[] = { batch, span_of("", 0),
+                           span_of(number, (size_t)snprintf(number, sizeof number, "%" PRIu64, line)) };
 
     write_id(id, part, 3);
 }

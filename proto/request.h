@@ -37,7 +37,7 @@ enum {
     REQUEST_STOP_MAX = 16,
     REQUEST_STOP_BYTES_MAX = 512,
     REQUEST_TOP_LOGPROBS_MAX = 20,
-    REQUEST_COMPLETION_TOKENS = 16,      /* a completion without max_tokens */
+    REQUEST_COMPLETION_TOKENS = 16, /* a completion without max_tokens */
 };
 
 enum request_kind { REQUEST_CHAT, REQUEST_COMPLETION };
@@ -60,20 +60,20 @@ struct request {
     struct request_message *message; /* chat */
     size_t message_count;
 
-    struct span prompt;         /* completions, when prompt_id is NULL */
-    int32_t *prompt_id;         /* completions: not negative, else unchecked */
+    struct span prompt; /* completions, when prompt_id is NULL */
+    int32_t *prompt_id; /* completions: not negative, else unchecked */
     size_t prompt_id_count;
 
-    int32_t max_tokens;         /* -1: to the end of the context (chat without max_tokens) */
-    double temperature;         /* 0: greedy */
-    double top_p;               /* 0: as if only the likeliest token were left */
-    int32_t top_k;              /* 0: off */
-    int64_t seed;               /* given, or derived: see request_seed */
+    int32_t max_tokens; /* -1: to the end of the context (chat without max_tokens) */
+    double temperature; /* 0: greedy */
+    double top_p;       /* 0: as if only the likeliest token were left */
+    int32_t top_k;      /* 0: off */
+    int64_t seed;       /* given, or derived: see request_seed */
     bool seed_given;
     struct span *stop;
     size_t stop_count;
     bool logprobs;
-    int32_t top_logprobs;       /* 0..20; 0 with logprobs: the chosen token's only */
+    int32_t top_logprobs; /* 0..20; 0 with logprobs: the chosen token's only */
     bool echo;
 };
 
@@ -94,24 +94,27 @@ bool request_fault_write(const struct request_fault *fault, struct buf *out);
 
 /* One line, without its end.  On false, request->custom_id is still set where the line had a good one,
  * and request->url where it was a string.  The arena takes about twice the line. */
-bool request_read(struct arena *arena, struct span line, struct request *request, struct request_fault *fault);
+bool request_read(struct arena *arena, struct span line, struct request *request,
+                  struct request_fault *fault);
 
 /* A body by itself, as a job carries it. */
 bool request_read_body(struct arena *arena, struct span url, struct span custom_id, struct span body,
                        struct request *request, struct request_fault *fault);
 
-/* The seed of a request that names none: the first 8 bytes, little-endian and without the top bit, of BLAKE2b-256 over
- * the canonical body, a zero byte and the custom_id.  So the same line always draws the same, and two lines that ask the same do not. */
+/* The seed of a request that names none: the first 8 bytes, little-endian and without the top bit, of
+ * BLAKE2b-256 over the canonical body, a zero byte and the custom_id.  So the same line always draws the
+ * same, and two lines that ask the same do not. */
 int64_t request_seed(struct span body, struct span custom_id);
 
-/* The first 16 bytes of BLAKE2b-512, in hex: over the batch's name, a zero byte and the custom_id; for a line that
- * has no good custom_id of its own, over the batch's name, two zero bytes and the line number in decimal. */
+/* The first 16 bytes of BLAKE2b-512, in hex: over the batch's name, a zero byte and the custom_id; for a line
+ * that has no good custom_id of its own, over the batch's name, two zero bytes and the line number in
+ * decimal. */
 enum { REQUEST_JOB_ID_SIZE = 33 };
 void request_job_id(char id[REQUEST_JOB_ID_SIZE], struct span batch, struct span custom_id);
 void request_line_id(char id[REQUEST_JOB_ID_SIZE], struct span batch, uint64_t line);
 
-/* BLAKE2b-256 of url, a zero byte, the custom_id, a zero byte and the canonical body: two jobs of one id with different
- * digests are a conflict. */
+/* BLAKE2b-256 of url, a zero byte, the custom_id, a zero byte and the canonical body: two jobs of one id with
+ * different digests are a conflict. */
 void request_digest(uint8_t digest[32], const struct request *request);
 
 #endif

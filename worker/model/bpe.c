@@ -66,7 +66,8 @@ __attribute__((constructor)) static void make_tables(void)
     }
 }
 
-/* ---- finding by the written form ------------------------------------------------------------------------ */
+/* ---- finding by the written form ------------------------------------------------------------------------
+ */
 
 static size_t find_slot(const struct bpe *bpe, struct span written)
 {
@@ -104,7 +105,8 @@ static inline uint64_t pair_of(int32_t left, int32_t right)
     return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
 }
 
-/* ---- loading ---------------------------------------------------------------------------------------------- */
+/* ---- loading ----------------------------------------------------------------------------------------------
+ */
 
 static size_t table_size(size_t count)
 {
@@ -137,8 +139,9 @@ static bool add_token(struct bpe *bpe, int32_t id, struct span written, struct e
         i += utf8_length(written.data[i]);
     }
     bpe->written[id] = (struct place){ (uint32_t)at, (uint32_t)written.size };
-    bpe->bytes[id] = decoded == at ? bpe->written[id]
-                                   : (struct place){ (uint32_t)decoded, (uint32_t)(bpe->pool.size - decoded) };
+    bpe->bytes[id] = decoded == at
+                         ? bpe->written[id]
+                         : (struct place){ (uint32_t)decoded, (uint32_t)(bpe->pool.size - decoded) };
     return true;
 }
 
@@ -148,9 +151,12 @@ static bool read_vocab(struct bpe *bpe, json_t *vocab, struct err *err)
     json_t *value;
     json_int_t highest = -1;
 
-    json_object_foreach(vocab, key, value) {
-        if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) >= BPE_IDS_MAX)
-            return err_set(err, ERR_INPUT, "vocab: id of `%.60s`: expected an integer 0..%d", key, BPE_IDS_MAX - 1);
+    json_object_foreach(vocab, key, value)
+    {
+        if (!json_is_integer(value) || json_integer_value(value) < 0 ||
+            json_integer_value(value) >= BPE_IDS_MAX)
+            return err_set(err, ERR_INPUT, "vocab: id of `%.60s`: expected an integer 0..%d", key,
+                           BPE_IDS_MAX - 1);
         if (*key == '\0' || strlen(key) > BPE_TOKEN_BYTES_MAX)
             return err_set(err, ERR_INPUT, "vocab: token of id %lld has %zu bytes, expected 1..%d",
                            (long long)json_integer_value(value), strlen(key), BPE_TOKEN_BYTES_MAX);
@@ -167,14 +173,16 @@ static bool read_vocab(struct bpe *bpe, json_t *vocab, struct err *err)
     if (!bpe->written || !bpe->bytes || !bpe->find)
         return err_set(err, ERR_IO, "out of memory");
     memset(bpe->find, 0xff, (bpe->find_mask + 1) * sizeof *bpe->find);
-    json_object_foreach(vocab, key, value) {
+    json_object_foreach(vocab, key, value)
+    {
         int32_t id = (int32_t)json_integer_value(value);
 
         if (bpe->written[id].size) {
             struct place other = bpe->written[id];
 
             return err_set(err, ERR_INPUT, "vocab: id %d stands for `%.*s` and for `%.60s`", id,
-                           other.size > 60 ? 60 : (int)other.size, (const char *)bpe->pool.data + other.at, key);
+                           other.size > 60 ? 60 : (int)other.size, (const char *)bpe->pool.data + other.at,
+                           key);
         }
         if (!add_token(bpe, id, span_text(key), err))
             return false;
@@ -220,14 +228,16 @@ static bool read_merges(struct bpe *bpe, json_t *merges, struct err *err)
     size_t rank;
 
     if (json_array_size(merges) > BPE_MERGES_MAX)
-        return err_set(err, ERR_LIMIT, "merges: %zu of them, at most %d", json_array_size(merges), BPE_MERGES_MAX);
+        return err_set(err, ERR_LIMIT, "merges: %zu of them, at most %d", json_array_size(merges),
+                       BPE_MERGES_MAX);
     bpe->merge_mask = table_size(json_array_size(merges)) - 1;
     bpe->merge = malloc((bpe->merge_mask + 1) * sizeof *bpe->merge);
     if (!bpe->merge)
         return err_set(err, ERR_IO, "out of memory");
     for (size_t i = 0; i <= bpe->merge_mask; i++)
         bpe->merge[i].pair = EMPTY;
-    json_array_foreach(merges, rank, merge) {
+    json_array_foreach(merges, rank, merge)
+    {
         struct span half[2];
         int32_t id[2], into = -1;
         struct merge_slot *slot;
@@ -244,11 +254,12 @@ static bool read_merges(struct bpe *bpe, json_t *merges, struct err *err)
             into = bpe_find(bpe, span_of(joined, half[0].size + half[1].size));
         }
         if (into < 0)
-            return err_set(err, ERR_INPUT, "merges[%zu]: `%.*s%.*s`, which it makes, is not in the vocab", rank,
-                           half[0].size > 60 ? 60 : (int)half[0].size, (const char *)half[0].data,
+            return err_set(err, ERR_INPUT, "merges[%zu]: `%.*s%.*s`, which it makes, is not in the vocab",
+                           rank, half[0].size > 60 ? 60 : (int)half[0].size, (const char *)half[0].data,
                            half[1].size > 60 ? 60 : (int)half[1].size, (const char *)half[1].data);
         slot = merge_slot(bpe, pair_of(id[0], id[1]));
-        *slot = (struct merge_slot){ pair_of(id[0], id[1]), (uint32_t)rank, into }; /* the last of equals holds */
+        *slot =
+            (struct merge_slot){ pair_of(id[0], id[1]), (uint32_t)rank, into }; /* the last of equals holds */
     }
     return true;
 }
@@ -256,18 +267,21 @@ static bool read_merges(struct bpe *bpe, json_t *merges, struct err *err)
 /* Options that change what comes out and that byte-level BPE has no use for. */
 static bool check_options(const json_t *description, struct err *err)
 {
-    static const char *const off[] = { "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix" };
+    static const char *const off[] = { "dropout", "unk_token", "continuing_subword_prefix",
+                                       "end_of_word_suffix" };
     const json_t *v;
 
     for (size_t i = 0; i < sizeof off / sizeof off[0]; i++) {
         v = json_object_get(description, off[i]);
         if (v && !json_is_null(v) && !(json_is_string(v) && json_string_length(v) == 0) &&
             !(json_is_number(v) && json_number_value(v) == 0))
-            return err_set(err, ERR_INPUT, "`%s` is set; expected null: only byte-level BPE is supported", off[i]);
+            return err_set(err, ERR_INPUT, "`%s` is set; expected null: only byte-level BPE is supported",
+                           off[i]);
     }
     v = json_object_get(description, "byte_fallback");
     if (v && !json_is_null(v) && !json_is_false(v))
-        return err_set(err, ERR_INPUT, "`byte_fallback` is set; expected false: only byte-level BPE is supported");
+        return err_set(err, ERR_INPUT,
+                       "`byte_fallback` is set; expected false: only byte-level BPE is supported");
     v = json_object_get(description, "ignore_merges");
     if (v && !json_is_null(v) && !json_is_boolean(v))
         return err_set(err, ERR_INPUT, "`ignore_merges`: expected true or false");
@@ -332,7 +346,8 @@ struct span bpe_bytes(const struct bpe *bpe, int32_t id)
     return span_of(bpe->pool.data + bpe->bytes[id].at, bpe->bytes[id].size);
 }
 
-/* ---- merging ------------------------------------------------------------------------------------------------ */
+/* ---- merging
+ * ------------------------------------------------------------------------------------------------ */
 
 static inline bool before(struct bpe_merge a, struct bpe_merge b)
 {
@@ -414,8 +429,8 @@ static bool full(const struct ids *ids, struct err *err)
     return err_set(err, ERR_IO, "out of memory");
 }
 
-bool bpe_word(const struct bpe *bpe, struct bpe_work *work, struct span word, const uint8_t *banned, struct ids *ids,
-              struct err *err)
+bool bpe_word(const struct bpe *bpe, struct bpe_work *work, struct span word, const uint8_t *banned,
+              struct ids *ids, struct err *err)
 {
     int32_t n = (int32_t)word.size;
     bool fits = true;
@@ -461,7 +476,8 @@ bool bpe_word(const struct bpe *bpe, struct bpe_work *work, struct span word, co
         right->id = -1;
         if (left->after >= 0)
             work->symbol[left->after].before = top.at;
-        fits = (left->before < 0 || offer(bpe, work, banned, left->before)) && offer(bpe, work, banned, top.at);
+        fits =
+            (left->before < 0 || offer(bpe, work, banned, left->before)) && offer(bpe, work, banned, top.at);
     }
     if (!fits)
         return err_set(err, ERR_IO, "out of memory");

@@ -24,8 +24,8 @@ struct ids;
 
 enum { BPE_IDS_MAX = 1 << 21, BPE_MERGES_MAX = 1 << 22, BPE_TOKEN_BYTES_MAX = 4096 };
 
-/* The value of "model".  ERR_INPUT for another kind of model, for options that are not byte-level BPE's, for an id
- * twice or beyond BPE_IDS_MAX, for a merge of tokens that do not exist (naming the merge). */
+/* The value of "model".  ERR_INPUT for another kind of model, for options that are not byte-level BPE's, for
+ * an id twice or beyond BPE_IDS_MAX, for a merge of tokens that do not exist (naming the merge). */
 bool bpe_new(struct bpe **bpe, const json_t *description, struct err *err);
 void bpe_free(struct bpe *bpe); /* NULL is fine */
 
@@ -46,7 +46,7 @@ void bpe_work_fini(struct bpe_work *work);
 
 /* Appends the tokens of word.  banned (NULL, or a byte for each id): ids that must not come out.
  * n log n in the word's length.  ERR_INPUT naming a byte that has no token; ERR_LIMIT when ids is full. */
-bool bpe_word(const struct bpe *bpe, struct bpe_work *work, struct span word, const uint8_t *banned, struct ids *ids,
-              struct err *err);
+bool bpe_word(const struct bpe *bpe, struct bpe_work *work, struct span word, const uint8_t *banned,
+              struct ids *ids, struct err *err);
 
 #endif

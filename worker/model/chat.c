@@ -4,9 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define USER "<｜User｜>"
+#define USER      "<｜User｜>"
 #define ASSISTANT "<｜Assistant｜>"
-#define END "<｜end▁of▁sentence｜>"
+#define END       "<｜end▁of▁sentence｜>"
 
 enum { JINJA_MAX = 256 * 1024 };
 
@@ -56,11 +56,12 @@ struct chat {
     const struct tokenizer *tokenizer;
 };
 
-/* ---- recognising a template by its text ----------------------------------------------------------------------- */
+/* ---- recognising a template by its text
+ * ----------------------------------------------------------------------- */
 
-/* What a template prints and decides, without what only lays it out: the tags one after another, white space in
- * them gone (not within quotes), "-" signs applied, quotes all single.  Text between tags that would be printed
- * stays.  Jinja's trim_blocks and lstrip_blocks are on, as transformers has them. */
+/* What a template prints and decides, without what only lays it out: the tags one after another, white space
+ * in them gone (not within quotes), "-" signs applied, quotes all single.  Text between tags that would be
+ * printed stays.  Jinja's trim_blocks and lstrip_blocks are on, as transformers has them. */
 static bool add_tag(struct buf *out, struct span tag)
 {
     uint8_t quote = 0;
@@ -100,8 +101,8 @@ static bool compact(struct span jinja, struct buf *out)
         const uint8_t *end;
         uint8_t kind;
 
-        while (open + 1 < jinja.size && !(jinja.data[open] == '{' && strchr("{%#", jinja.data[open + 1]) &&
-                                          jinja.data[open + 1]))
+        while (open + 1 < jinja.size &&
+               !(jinja.data[open] == '{' && strchr("{%#", jinja.data[open + 1]) && jinja.data[open + 1]))
             open++;
         to = open = open + 1 < jinja.size ? open : jinja.size;
         if (strip_next)
@@ -124,7 +125,11 @@ static bool compact(struct span jinja, struct buf *out)
                 to = line;
         }
         fits = buf_add(out, jinja.data + from, to - from);
-        end = memmem(jinja.data + open + 2, jinja.size - open - 2, kind == '{' ? "}}" : kind == '%' ? "%}" : "#}", 2);
+        end = memmem(jinja.data + open + 2, jinja.size - open - 2,
+                     kind == '{'   ? "}}"
+                     : kind == '%' ? "%}"
+                                   : "#}",
+                     2);
         if (!end)
             return false;
         close = (size_t)(end - jinja.data);
@@ -157,37 +162,45 @@ static bool holds(struct span text, const char *const *fragment)
 }
 
 #define DEFINED "{%ifnotadd_generation_promptisdefined%}{%setadd_generation_prompt=false%}{%endif%}"
-#define SYSTEM_LAST "{%ifmessage['role']=='system'%}{%setns.system_prompt=message['content']%}{%endif%}{%endfor%}"
-/* As published, V2.5's prints its indentation: eight spaces before bos for each system message.  Nobody means that,
- * and they are left out here. */
-#define SYSTEM_LAST_SPACED                                                                                           \
+#define SYSTEM_LAST                                                                                          \
+    "{%ifmessage['role']=='system'%}{%setns.system_prompt=message['content']%}{%endif%}{%endfor%}"
+/* As published, V2.5's prints its indentation: eight spaces before bos for each system message.  Nobody means
+ * that, and they are left out here. */
+#define SYSTEM_LAST_SPACED                                                                                   \
     "{%ifmessage['role']=='system'%}        {%setns.system_prompt=message['content']%}{%endif%}{%endfor%}"
-#define SYSTEM_JOINED                                                                                                \
-    "{%ifmessage['role']=='system'%}{%ifns.is_first_sp%}{%setns.system_prompt=ns.system_prompt+message['content']%}" \
-    "{%setns.is_first_sp=false%}{%else%}{%setns.system_prompt=ns.system_prompt+'\\n\\n'+message['content']%}"        \
+#define SYSTEM_JOINED                                                                                        \
+    "{%ifmessage['role']=='system'%}{%ifns.is_first_sp%}{%setns.system_prompt=ns.system_prompt+message['"    \
+    "content']%}"                                                                                            \
+    "{%setns.is_first_sp=false%}{%else%}{%setns.system_prompt=ns.system_prompt+'\\n\\n'+message['content']%" \
+    "}"                                                                                                      \
     "{%endif%}{%endif%}{%endfor%}"
 #define FRONT "{{bos_token}}{{ns.system_prompt}}{%formessageinmessages%}"
-#define SAYS_USER "{%ifmessage['role']=='user'%}{%setns.is_tool=false%}{{'" USER "'+message['content']}}{%endif%}"
-#define SAYS_USER_0324                                                                                             \
-    "{%ifmessage['role']=='user'%}{%setns.is_tool=false%}{%setns.is_first=false%}{%setns.is_last_user=true%}{{'" USER \
-    "'+message['content']+'" ASSISTANT "'}}{%endif%}"
-#define SAYS_ASSISTANT "{%else%}{{'" ASSISTANT "'+message['content']+'" END "'}}{%endif%}{%endif%}"
+#define SAYS_USER                                                                                            \
+    "{%ifmessage['role']=='user'%}{%setns.is_tool=false%}{{'" USER "'+message['content']}}{%endif%}"
+#define SAYS_USER_0324                                                                                       \
+    "{%ifmessage['role']=='user'%}{%setns.is_tool=false%}{%setns.is_first=false%}{%setns.is_last_user=true%" \
+    "}{{'" USER "'+message['content']+'" ASSISTANT "'}}{%endif%}"
+#define SAYS_ASSISTANT      "{%else%}{{'" ASSISTANT "'+message['content']+'" END "'}}{%endif%}{%endif%}"
 #define SAYS_ASSISTANT_0324 "{%else%}{%setcontent=message['content']%}{{content+'" END "'}}{%endif%}{%endif%}"
-#define OPENS "{%ifadd_generation_promptandnotns.is_tool%}{{'" ASSISTANT "'}}{%endif%}"
-#define OPENS_0324 "{%ifadd_generation_promptandnotns.is_last_userandnotns.is_tool%}{{'" ASSISTANT "'}}{%endif%}"
+#define OPENS               "{%ifadd_generation_promptandnotns.is_tool%}{{'" ASSISTANT "'}}{%endif%}"
+#define OPENS_0324                                                                                           \
+    "{%ifadd_generation_promptandnotns.is_last_userandnotns.is_tool%}{{'" ASSISTANT "'}}{%endif%}"
 
 const char *chat_recognise(struct span jinja)
 {
     static const char v2[] =
-        "{{bos_token}}{%formessageinmessages%}{%ifmessage['role']=='user'%}{{'User: '+message['content']+'\\n\\n'}}"
+        "{{bos_token}}{%formessageinmessages%}{%ifmessage['role']=='user'%}{{'User: "
+        "'+message['content']+'\\n\\n'}}"
         "{%elifmessage['role']=='assistant'%}{{'Assistant: '+message['content']+eos_token}}"
         "{%elifmessage['role']=='system'%}{{message['content']+'\\n\\n'}}{%endif%}{%endfor%}"
         "{%ifadd_generation_prompt%}{{'Assistant:'}}{%endif%}";
     /* Between these stand the branches for tools, which no conversation here reaches. */
     static const char *const v25[] = { SYSTEM_LAST, FRONT, SAYS_USER, SAYS_ASSISTANT, OPENS, NULL };
-    static const char *const v25_spaced[] = { SYSTEM_LAST_SPACED, FRONT, SAYS_USER, SAYS_ASSISTANT, OPENS, NULL };
+    static const char *const v25_spaced[] = { SYSTEM_LAST_SPACED, FRONT, SAYS_USER,
+                                              SAYS_ASSISTANT,     OPENS, NULL };
     static const char *const v3[] = { SYSTEM_JOINED, FRONT, SAYS_USER, SAYS_ASSISTANT, OPENS, NULL };
-    static const char *const v3_0324[] = { SYSTEM_JOINED, FRONT, SAYS_USER_0324, SAYS_ASSISTANT_0324, OPENS_0324, NULL };
+    static const char *const v3_0324[] = { SYSTEM_JOINED,       FRONT,      SAYS_USER_0324,
+                                           SAYS_ASSISTANT_0324, OPENS_0324, NULL };
     struct buf text = { .max = JINJA_MAX };
     const char *name = NULL;
 
@@ -213,7 +226,8 @@ const char *chat_recognise(struct span jinja)
     return name;
 }
 
-/* ---- loading ---------------------------------------------------------------------------------------------------- */
+/* ---- loading
+ * ---------------------------------------------------------------------------------------------------- */
 
 static json_t *load_config(const char *path)
 {
@@ -243,9 +257,11 @@ static struct span find_template(const char *dir, json_t **config, struct buf *f
     *config = load_config(path);
     v = json_object_get(*config, "chat_template");
     if (json_is_array(v)) {
-        const json_t *only = json_array_size(v) == 1 ? json_object_get(json_array_get(v, 0), "template") : NULL;
+        const json_t *only =
+            json_array_size(v) == 1 ? json_object_get(json_array_get(v, 0), "template") : NULL;
 
-        json_array_foreach(v, i, item) {
+        json_array_foreach(v, i, item)
+        {
             const char *name = json_string_value(json_object_get(item, "name"));
 
             if (name && strcmp(name, "default") == 0)
@@ -272,15 +288,16 @@ static bool choose(const char **name, const char *dir, struct err *err)
     return *name != NULL;
 }
 
-static bool need(const struct tokenizer *tokenizer, const struct form *form, const char *text, struct err *err)
+static bool need(const struct tokenizer *tokenizer, const struct form *form, const char *text,
+                 struct err *err)
 {
     return tokenizer_added(tokenizer, span_text(text)) >= 0 ||
-           err_set(err, ERR_INPUT, "chat template %s needs the token %s, which the tokenizer does not have", form->name,
-                   text);
+           err_set(err, ERR_INPUT, "chat template %s needs the token %s, which the tokenizer does not have",
+                   form->name, text);
 }
 
-bool chat_load(struct chat **out, const struct tokenizer *tokenizer, const char *dir, const char *template_name,
-               struct err *err)
+bool chat_load(struct chat **out, const struct tokenizer *tokenizer, const char *dir,
+               const char *template_name, struct err *err)
 {
     const struct form *form = NULL;
     struct chat *chat;
@@ -295,8 +312,8 @@ bool chat_load(struct chat **out, const struct tokenizer *tokenizer, const char 
         return err_set(err, ERR_INPUT, "chat template `%s` is not known; expected v2, v2.5, v3 or v3-0324",
                        template_name);
     if (tokenizer_bos(tokenizer) < 0 || tokenizer_eos(tokenizer) < 0)
-        return err_set(err, ERR_INPUT, "chat template %s needs bos_token and eos_token in tokenizer_config.json",
-                       form->name);
+        return err_set(err, ERR_INPUT,
+                       "chat template %s needs bos_token and eos_token in tokenizer_config.json", form->name);
     if (form->system_first && !(need(tokenizer, form, USER, err) && need(tokenizer, form, ASSISTANT, err) &&
                                 need(tokenizer, form, END, err)))
         return false;
@@ -331,7 +348,8 @@ bool chat_role_parse(struct span word, enum chat_role *role)
     return false;
 }
 
-/* ---- rendering ----------------------------------------------------------------------------------------------------- */
+/* ---- rendering
+ * ----------------------------------------------------------------------------------------------------- */
 
 struct parts {
     const struct chat *chat;
@@ -376,8 +394,8 @@ static void put_system(struct parts *parts, const struct chat_message *message, 
     }
 }
 
-bool chat_render(const struct chat *chat, const struct chat_message *message, size_t message_count, struct ids *ids,
-                 struct err *err)
+bool chat_render(const struct chat *chat, const struct chat_message *message, size_t message_count,
+                 struct ids *ids, struct err *err)
 {
     const struct form *form = chat->form;
     struct parts parts = { .chat = chat, .part = calloc(message_count * 3 + 2, sizeof *parts.part) };

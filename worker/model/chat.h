@@ -33,8 +33,8 @@ struct chat_message {
 /* template_name: "v2", "v2.5", "v3", "v3-0324", or NULL to recognise it from the files in dir.
  * Keeps tokenizer, which must outlive it.  ERR_INPUT when the template is not known or none is there
  * (the text says how to choose one), or when the tokenizer lacks a token that the template needs. */
-bool chat_load(struct chat **chat, const struct tokenizer *tokenizer, const char *dir, const char *template_name,
-               struct err *err);
+bool chat_load(struct chat **chat, const struct tokenizer *tokenizer, const char *dir,
+               const char *template_name, struct err *err);
 void chat_free(struct chat *chat);
 const char *chat_name(const struct chat *chat);
 
@@ -45,7 +45,7 @@ const char *chat_recognise(struct span jinja);
 bool chat_role_parse(struct span word, enum chat_role *role);
 
 /* Appends the conversation and the opening of the assistant's next turn.  bos stands once, in front. */
-bool chat_render(const struct chat *chat, const struct chat_message *message, size_t message_count, struct ids *ids,
-                 struct err *err);
+bool chat_render(const struct chat *chat, const struct chat_message *message, size_t message_count,
+                 struct ids *ids, struct err *err);
 
 #endif

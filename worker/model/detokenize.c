@@ -78,8 +78,8 @@ bool detokenizer_end(struct detokenizer *detokenizer, struct buf *out)
     return !held || replace(out);
 }
 
-bool detokenize(const struct tokenizer *tokenizer, const int32_t *id, size_t count, bool show_special, struct buf *out,
-                struct err *err)
+bool detokenize(const struct tokenizer *tokenizer, const int32_t *id, size_t count, bool show_special,
+                struct buf *out, struct err *err)
 {
     struct detokenizer detokenizer;
 

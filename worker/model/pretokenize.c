@@ -24,7 +24,8 @@ struct pretokenizer {
 };
 
 /* GPT-2's, built into ByteLevel. */
-static const char gpt2[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+static const char gpt2[] =
+    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 /* ---- reading the description -------------------------------------------------------------------------- */
 
@@ -49,8 +50,10 @@ static bool read_split(struct step *step, const json_t *description, struct err 
     source = span_of(json_string_value(text), json_string_length(text));
     for (int i = 0; i <= BEHAVIOR_COUNT; i++) {
         if (i == BEHAVIOR_COUNT)
-            return err_set(err, ERR_INPUT, "behavior `%.40s`, expected Removed, Isolated, MergedWithPrevious, "
-                                           "MergedWithNext or Contiguous", behavior ? behavior : "");
+            return err_set(err, ERR_INPUT,
+                           "behavior `%.40s`, expected Removed, Isolated, MergedWithPrevious, "
+                           "MergedWithNext or Contiguous",
+                           behavior ? behavior : "");
         if (behavior && strcmp(behavior, behavior_names[i]) == 0) {
             step->behavior = (enum behavior)i;
             break;
@@ -58,7 +61,8 @@ static bool read_split(struct step *step, const json_t *description, struct err 
     }
     if (!read_bool(description, "invert", false, &step->invert, err))
         return false;
-    return regex ? pattern_new(&step->pattern, source, err) : pattern_new_literal(&step->pattern, source, err);
+    return regex ? pattern_new(&step->pattern, source, err)
+                 : pattern_new_literal(&step->pattern, source, err);
 }
 
 static bool read_digits(struct step *step, const json_t *description, struct err *err)
@@ -100,9 +104,8 @@ static bool read_step(struct pretokenizer *p, const json_t *description, int dep
             return err_set(err, ERR_INPUT, "Sequence: expected a list \"pretokenizers\"");
         if (depth == PRETOKENIZE_DEPTH_MAX)
             return err_set(err, ERR_LIMIT, "more than %d Sequences within each other", PRETOKENIZE_DEPTH_MAX);
-        json_array_foreach(list, i, item)
-            if (!read_step(p, item, depth + 1, err))
-                return err_wrap(err, "step %zu", i + 1);
+        json_array_foreach(list, i, item) if (!read_step(p, item, depth + 1, err)) return err_wrap(
+            err, "step %zu", i + 1);
         return true;
     }
     if (p->step_count == PRETOKENIZE_STEPS_MAX)
@@ -115,8 +118,8 @@ static bool read_step(struct pretokenizer *p, const json_t *description, int dep
     else if (strcmp(type, "ByteLevel") == 0)
         ok = p->byte_level = read_byte_level(step, description, err);
     else
-        return err_set(err, ERR_INPUT, "type `%.40s` is not supported; expected Sequence, Split, Digits or ByteLevel",
-                       type);
+        return err_set(err, ERR_INPUT,
+                       "type `%.40s` is not supported; expected Sequence, Split, Digits or ByteLevel", type);
     return ok || err_wrap(err, "%s", type);
 }
 
@@ -246,7 +249,8 @@ static bool cut_piece(const struct step *step, struct pretokenize_work *work, st
 }
 
 /* Puts a space in front of every piece that does not begin with one; the text is then another. */
-static bool put_spaces(struct pretokenize_work *work, const struct piece *piece, size_t piece_count, struct err *err)
+static bool put_spaces(struct pretokenize_work *work, const struct piece *piece, size_t piece_count,
+                       struct err *err)
 {
     struct buf spaced = { 0 };
     bool fits = buf_reserve(&spaced, work->text.size + piece_count);
@@ -280,8 +284,8 @@ static size_t turn(struct pretokenize_work *work)
     return count;
 }
 
-bool pretokenize(const struct pretokenizer *pretokenizer, struct pretokenize_work *work, struct pattern_work *pattern,
-                 struct span text, struct err *err)
+bool pretokenize(const struct pretokenizer *pretokenizer, struct pretokenize_work *work,
+                 struct pattern_work *pattern, struct span text, struct err *err)
 {
     assert(text.size <= UINT32_MAX / 2);
 

@@ -43,7 +43,7 @@ struct pretokenize_work {
 void pretokenize_work_fini(struct pretokenize_work *work);
 
 /* text: UTF-8, below 4 GiB.  Good until the next call or until text goes away. */
-bool pretokenize(const struct pretokenizer *pretokenizer, struct pretokenize_work *work, struct pattern_work *pattern,
-                 struct span text, struct err *err);
+bool pretokenize(const struct pretokenizer *pretokenizer, struct pretokenize_work *work,
+                 struct pattern_work *pattern, struct span text, struct err *err);
 
 #endif

@@ -35,29 +35,30 @@ static const struct {
     uint32_t first, last;
     char category[3];
 } assigned[] = {
-    { 0x897, 0x897, "Mn" }, { 0xcf3, 0xcf3, "Mc" }, { 0xece, 0xece, "Mn" }, { 0x1b4e, 0x1b4f, "Po" },
-    { 0x1b7f, 0x1b7f, "Po" }, { 0x1c89, 0x1c89, "Lu" }, { 0x1c8a, 0x1c8a, "Ll" }, { 0x2427, 0x2429, "So" },
-    { 0x2ffc, 0x2fff, "So" }, { 0x31e4, 0x31e5, "So" }, { 0x31ef, 0x31ef, "So" }, { 0xa7cb, 0xa7cc, "Lu" },
-    { 0xa7cd, 0xa7cd, "Ll" }, { 0xa7da, 0xa7da, "Lu" }, { 0xa7db, 0xa7db, "Ll" }, { 0xa7dc, 0xa7dc, "Lu" },
-    { 0x105c0, 0x105f3, "Lo" }, { 0x10d40, 0x10d49, "Nd" }, { 0x10d4a, 0x10d4d, "Lo" },
-    { 0x10d4e, 0x10d4e, "Lm" }, { 0x10d4f, 0x10d4f, "Lo" }, { 0x10d50, 0x10d65, "Lu" },
-    { 0x10d69, 0x10d6d, "Mn" }, { 0x10d6e, 0x10d6e, "Pd" }, { 0x10d6f, 0x10d6f, "Lm" },
-    { 0x10d70, 0x10d85, "Ll" }, { 0x10d8e, 0x10d8f, "Sm" }, { 0x10ec2, 0x10ec4, "Lo" },
-    { 0x10efc, 0x10eff, "Mn" }, { 0x1123f, 0x11240, "Lo" }, { 0x11241, 0x11241, "Mn" },
-    { 0x11380, 0x11389, "Lo" }, { 0x1138b, 0x1138b, "Lo" }, { 0x1138e, 0x1138e, "Lo" },
-    { 0x11390, 0x113b5, "Lo" }, { 0x113b7, 0x113b7, "Lo" }, { 0x113b8, 0x113ba, "Mc" },
-    { 0x113bb, 0x113c0, "Mn" }, { 0x113c2, 0x113c2, "Mc" }, { 0x113c5, 0x113c5, "Mc" },
-    { 0x113c7, 0x113ca, "Mc" }, { 0x113cc, 0x113cd, "Mc" }, { 0x113ce, 0x113ce, "Mn" },
-    { 0x113cf, 0x113cf, "Mc" }, { 0x113d0, 0x113d0, "Mn" }, { 0x113d1, 0x113d1, "Lo" },
-    { 0x113d2, 0x113d2, "Mn" }, { 0x113d3, 0x113d3, "Lo" }, { 0x113d4, 0x113d5, "Po" },
-    { 0x113d7, 0x113d8, "Po" }, { 0x113e1, 0x113e2, "Mn" }, { 0x116d0, 0x116e3, "Nd" },
-    { 0x11b00, 0x11b09, "Po" }, { 0x11bc0, 0x11be0, "Lo" }, { 0x11be1, 0x11be1, "Po" },
-    { 0x11bf0, 0x11bf9, "Nd" }, { 0x11f00, 0x11f01, "Mn" }, { 0x11f02, 0x11f02, "Lo" },
-    { 0x11f03, 0x11f03, "Mc" }, { 0x11f04, 0x11f10, "Lo" }, { 0x11f12, 0x11f33, "Lo" },
-    { 0x11f34, 0x11f35, "Mc" }, { 0x11f36, 0x11f3a, "Mn" }, { 0x11f3e, 0x11f3f, "Mc" },
-    { 0x11f40, 0x11f40, "Mn" }, { 0x11f41, 0x11f41, "Mc" }, { 0x11f42, 0x11f42, "Mn" },
-    { 0x11f43, 0x11f4f, "Po" }, { 0x11f50, 0x11f59, "Nd" }, { 0x11f5a, 0x11f5a, "Mn" },
-    { 0x1342f, 0x1342f, "Lo" }, { 0x13440, 0x13440, "Mn" },
+    { 0x897, 0x897, "Mn" },     { 0xcf3, 0xcf3, "Mc" },     { 0xece, 0xece, "Mn" },
+    { 0x1b4e, 0x1b4f, "Po" },   { 0x1b7f, 0x1b7f, "Po" },   { 0x1c89, 0x1c89, "Lu" },
+    { 0x1c8a, 0x1c8a, "Ll" },   { 0x2427, 0x2429, "So" },   { 0x2ffc, 0x2fff, "So" },
+    { 0x31e4, 0x31e5, "So" },   { 0x31ef, 0x31ef, "So" },   { 0xa7cb, 0xa7cc, "Lu" },
+    { 0xa7cd, 0xa7cd, "Ll" },   { 0xa7da, 0xa7da, "Lu" },   { 0xa7db, 0xa7db, "Ll" },
+    { 0xa7dc, 0xa7dc, "Lu" },   { 0x105c0, 0x105f3, "Lo" }, { 0x10d40, 0x10d49, "Nd" },
+    { 0x10d4a, 0x10d4d, "Lo" }, { 0x10d4e, 0x10d4e, "Lm" }, { 0x10d4f, 0x10d4f, "Lo" },
+    { 0x10d50, 0x10d65, "Lu" }, { 0x10d69, 0x10d6d, "Mn" }, { 0x10d6e, 0x10d6e, "Pd" },
+    { 0x10d6f, 0x10d6f, "Lm" }, { 0x10d70, 0x10d85, "Ll" }, { 0x10d8e, 0x10d8f, "Sm" },
+    { 0x10ec2, 0x10ec4, "Lo" }, { 0x10efc, 0x10eff, "Mn" }, { 0x1123f, 0x11240, "Lo" },
+    { 0x11241, 0x11241, "Mn" }, { 0x11380, 0x11389, "Lo" }, { 0x1138b, 0x1138b, "Lo" },
+    { 0x1138e, 0x1138e, "Lo" }, { 0x11390, 0x113b5, "Lo" }, { 0x113b7, 0x113b7, "Lo" },
+    { 0x113b8, 0x113ba, "Mc" }, { 0x113bb, 0x113c0, "Mn" }, { 0x113c2, 0x113c2, "Mc" },
+    { 0x113c5, 0x113c5, "Mc" }, { 0x113c7, 0x113ca, "Mc" }, { 0x113cc, 0x113cd, "Mc" },
+    { 0x113ce, 0x113ce, "Mn" }, { 0x113cf, 0x113cf, "Mc" }, { 0x113d0, 0x113d0, "Mn" },
+    { 0x113d1, 0x113d1, "Lo" }, { 0x113d2, 0x113d2, "Mn" }, { 0x113d3, 0x113d3, "Lo" },
+    { 0x113d4, 0x113d5, "Po" }, { 0x113d7, 0x113d8, "Po" }, { 0x113e1, 0x113e2, "Mn" },
+    { 0x116d0, 0x116e3, "Nd" }, { 0x11b00, 0x11b09, "Po" }, { 0x11bc0, 0x11be0, "Lo" },
+    { 0x11be1, 0x11be1, "Po" }, { 0x11bf0, 0x11bf9, "Nd" }, { 0x11f00, 0x11f01, "Mn" },
+    { 0x11f02, 0x11f02, "Lo" }, { 0x11f03, 0x11f03, "Mc" }, { 0x11f04, 0x11f10, "Lo" },
+    { 0x11f12, 0x11f33, "Lo" }, { 0x11f34, 0x11f35, "Mc" }, { 0x11f36, 0x11f3a, "Mn" },
+    { 0x11f3e, 0x11f3f, "Mc" }, { 0x11f40, 0x11f40, "Mn" }, { 0x11f41, 0x11f41, "Mc" },
+    { 0x11f42, 0x11f42, "Mn" }, { 0x11f43, 0x11f4f, "Po" }, { 0x11f50, 0x11f59, "Nd" },
+    { 0x11f5a, 0x11f5a, "Mn" }, { 0x1342f, 0x1342f, "Lo" }, { 0x13440, 0x13440, "Mn" },
     { 0x13441, 0x13446, "Lo" }, { 0x13447, 0x13455, "Mn" }, { 0x13460, 0x143fa, "Lo" },
     { 0x16100, 0x1611d, "Lo" }, { 0x1611e, 0x16129, "Mn" }, { 0x1612a, 0x1612c, "Mc" },
     { 0x1612d, 0x1612f, "Mn" }, { 0x16130, 0x16139, "Nd" }, { 0x16d40, 0x16d42, "Lm" },
@@ -79,9 +80,9 @@ static const struct {
 };
 enum { ASSIGNED_COUNT = sizeof assigned / sizeof assigned[0] };
 
-static const char *const categories[] = { "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",  "Nd",
-                                          "Nl", "No", "P",  "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "S",  "Sm",
-                                          "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp" };
+static const char *const categories[] = { "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",
+                                          "Nd", "Nl", "No", "P",  "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po",
+                                          "S",  "Sm", "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp" };
 
 /* ---- reading Ruby's syntax, writing PCRE2's ------------------------------------------------------- */
 
@@ -146,9 +147,11 @@ static bool put_space(struct reader *r, bool negated)
 
 static bool put_word(struct reader *r)
 {
-    if (!put(r, "\\p{Alphabetic}") || !put_category(r, "M") || !put_category(r, "Nd") || !put_category(r, "Pc"))
+    if (!put(r, "\\p{Alphabetic}") || !put_category(r, "M") || !put_category(r, "Nd") ||
+        !put_category(r, "Pc"))
         return false;
-    for (int i = 0; i < ASSIGNED_COUNT; i++) /* the new letters are alphabetic, and nothing else that is new */
+    for (int i = 0; i < ASSIGNED_COUNT;
+         i++) /* the new letters are alphabetic, and nothing else that is new */
         if (assigned[i].category[0] == 'L' && !put_range(r, assigned[i].first, assigned[i].last))
             return false;
     return true;
@@ -174,12 +177,14 @@ static bool read_category(struct reader *r, const uint8_t *escape, const char **
             r->at = close + 1;
             return true;
         }
-    return err_set(r->err, ERR_INPUT,
-                   "at byte %td of the pattern: \\p{%.*s} is not supported; expected a general category such as L or Lu",
-                   escape - r->start, (int)(close - r->at > 32 ? 32 : close - r->at), (const char *)r->at);
+    return err_set(
+        r->err, ERR_INPUT,
+        "at byte %td of the pattern: \\p{%.*s} is not supported; expected a general category such as L or Lu",
+        escape - r->start, (int)(close - r->at > 32 ? 32 : close - r->at), (const char *)r->at);
 }
 
-/* An escape that stands for one character; the backslash has been read.  False with err when it is another. */
+/* An escape that stands for one character; the backslash has been read.  False with err when it is another.
+ */
 static bool read_escaped_character(struct reader *r, const uint8_t *escape, uint32_t *c)
 {
     static const char named[] = "t\tn\nr\rf\fv\va\ae\x1b";
@@ -366,7 +371,8 @@ static bool read_group(struct reader *r)
             r->at += strlen(forms[i]);
             return put(r, forms[i]);
         }
-    /* In Ruby an option reaches to the end of its group, alternatives included: only in front of all is it the same. */
+    /* In Ruby an option reaches to the end of its group, alternatives included: only in front of all is it
+     * the same. */
     if (left >= 4 && memcmp(open, "(?i)", 4) == 0 && open == r->start) {
         r->at += 4;
         return put(r, "(?i)");
@@ -396,8 +402,8 @@ static bool read_escape(struct reader *r)
     case 'P': {
         bool negated = *r->at++ == 'P';
 
-        return read_category(r, escape, &category) && put(r, negated ? "[^" : "[") && put_category(r, category) &&
-               put(r, "]");
+        return read_category(r, escape, &category) && put(r, negated ? "[^" : "[") &&
+               put_category(r, category) && put(r, "]");
     }
     case 'A':
         r->at++;
@@ -485,8 +491,9 @@ static bool compile(struct pattern *pattern, struct span text, struct err *err)
         return out_of_memory(err);
     /* Both engines' `.` and `$` know no line end but LF. */
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
-    pattern->code = pcre2_compile(text.data, text.size, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NO_UTF_CHECK,
-                                  &code, &offset, context);
+    pattern->code =
+        pcre2_compile(text.data, text.size, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NO_UTF_CHECK,
+                      &code, &offset, context);
     pcre2_compile_context_free(context);
     if (!pattern->code) {
         uint8_t words[160];
@@ -518,13 +525,16 @@ static bool keep(struct pattern **pattern, bool ok)
 
 bool pattern_new(struct pattern **pattern, struct span source, struct err *err)
 {
-    struct reader r = { .start = source.data, .at = source.data, .end = source.data + source.size, .err = err };
+    struct reader r = {
+        .start = source.data, .at = source.data, .end = source.data + source.size, .err = err
+    };
     struct pattern *p;
     bool ok;
 
     *pattern = NULL;
     if (source.size == 0 || source.size > PATTERN_SOURCE_MAX)
-        return err_set(err, ERR_INPUT, "pattern of %zu bytes, expected 1..%d", source.size, PATTERN_SOURCE_MAX);
+        return err_set(err, ERR_INPUT, "pattern of %zu bytes, expected 1..%d", source.size,
+                       PATTERN_SOURCE_MAX);
     if (!span_is_utf8(source))
         return err_set(err, ERR_INPUT, "pattern is not UTF-8");
     if (!(p = take(pattern, err)))
@@ -545,7 +555,8 @@ bool pattern_new_literal(struct pattern **pattern, struct span literal, struct e
 
     *pattern = NULL;
     if (literal.size == 0 || literal.size > PATTERN_SOURCE_MAX)
-        return err_set(err, ERR_INPUT, "pattern of %zu bytes, expected 1..%d", literal.size, PATTERN_SOURCE_MAX);
+        return err_set(err, ERR_INPUT, "pattern of %zu bytes, expected 1..%d", literal.size,
+                       PATTERN_SOURCE_MAX);
     if (!(p = take(pattern, err)))
         return false;
     p->kind = BY_LITERAL;
@@ -559,8 +570,8 @@ bool pattern_new_numeric(struct pattern **pattern, struct err *err)
 
     if (!take(pattern, err))
         return false;
-    ok = put(&r, "[") && put_category(&r, "N") && put_range(&r, 0x11de0, 0x11de9) && put_range(&r, 0x16ff4, 0x16ff6) &&
-         put(&r, "]") && compile(*pattern, buf_span(&r.out), err);
+    ok = put(&r, "[") && put_category(&r, "N") && put_range(&r, 0x11de0, 0x11de9) &&
+         put_range(&r, 0x16ff4, 0x16ff6) && put(&r, "]") && compile(*pattern, buf_span(&r.out), err);
     buf_fini(&r.out);
     return keep(pattern, ok);
 }
@@ -654,8 +665,8 @@ bool pattern_find(const struct pattern *pattern, struct pattern_work *work, stru
         return true;
     }
     if (pattern->kind == BY_LITERAL) {
-        const uint8_t *at = from < text.size ? memmem(text.data + from, text.size - from, pattern->literal.data,
-                                                      pattern->literal.size)
+        const uint8_t *at = from < text.size ? memmem(text.data + from, text.size - from,
+                                                      pattern->literal.data, pattern->literal.size)
                                              : NULL;
 
         *found = at != NULL;
@@ -665,10 +676,11 @@ bool pattern_find(const struct pattern *pattern, struct pattern_work *work, stru
         }
         return true;
     }
-    code = pcre2_match(pattern->code, text.data, text.size, from, PCRE2_NO_UTF_CHECK, work->data, work->context);
+    code =
+        pcre2_match(pattern->code, text.data, text.size, from, PCRE2_NO_UTF_CHECK, work->data, work->context);
     if (code == PCRE2_ERROR_JIT_STACKLIMIT) /* the interpreter takes its stack from the heap */
-        code = pcre2_match(pattern->code, text.data, text.size, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, work->data,
-                           work->context);
+        code = pcre2_match(pattern->code, text.data, text.size, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                           work->data, work->context);
     *found = code >= 0;
     if (code >= 0) {
         const PCRE2_SIZE *at = pcre2_get_ovector_pointer(work->data);

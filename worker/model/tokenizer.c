@@ -18,8 +18,8 @@
 
 enum {
     CONFIG_FILE_MAX = 16 * 1024 * 1024,
-    PREFIX_MAX = 8,     /* ids that a post-processor puts in front */
-    MARKS_MAX = 1024,   /* combining marks in a row: putting n of them in order costs n * n */
+    PREFIX_MAX = 8,   /* ids that a post-processor puts in front */
+    MARKS_MAX = 1024, /* combining marks in a row: putting n of them in order costs n * n */
 };
 
 struct tokenizer {
@@ -47,7 +47,8 @@ struct tokenizer {
     uint8_t digest[32];
 };
 
-/* ---- ids ------------------------------------------------------------------------------------------------ */
+/* ---- ids ------------------------------------------------------------------------------------------------
+ */
 
 bool ids_add(struct ids *ids, int32_t id)
 {
@@ -73,7 +74,8 @@ void ids_fini(struct ids *ids)
     ids->count = ids->capacity = 0;
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------ */
+/* ---- files ------------------------------------------------------------------------------------------------
+ */
 
 static bool out_of_memory(struct err *err)
 {
@@ -81,7 +83,8 @@ static bool out_of_memory(struct err *err)
 }
 
 /* missing: NULL, or set when there is no such file, which is then no error. */
-static bool read_file(struct buf *bytes, const char *dir, const char *name, size_t max, bool *missing, struct err *err)
+static bool read_file(struct buf *bytes, const char *dir, const char *name, size_t max, bool *missing,
+                      struct err *err)
 {
     char path[4096];
     struct stat info;
@@ -135,14 +138,16 @@ static bool read_file(struct buf *bytes, const char *dir, const char *name, size
 static json_t *parse(struct span bytes, struct err *err)
 {
     json_error_t fault;
-    json_t *json = json_loadb((const char *)bytes.data, bytes.size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &fault);
+    json_t *json =
+        json_loadb((const char *)bytes.data, bytes.size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &fault);
 
     if (!json)
         err_set(err, ERR_INPUT, "line %d, column %d: %s", fault.line, fault.column, fault.text);
     return json;
 }
 
-/* ---- the normalizer ----------------------------------------------------------------------------------------- */
+/* ---- the normalizer
+ * ----------------------------------------------------------------------------------------- */
 
 static bool read_normalizer(struct tokenizer *t, const json_t *description, int depth, struct err *err)
 {
@@ -167,9 +172,8 @@ static bool read_normalizer(struct tokenizer *t, const json_t *description, int 
             return err_set(err, ERR_INPUT, "Sequence: expected a list \"normalizers\"");
         if (depth == PRETOKENIZE_DEPTH_MAX)
             return err_set(err, ERR_LIMIT, "more than %d Sequences within each other", PRETOKENIZE_DEPTH_MAX);
-        json_array_foreach(list, i, item)
-            if (!read_normalizer(t, item, depth + 1, err))
-                return err_wrap(err, "step %zu", i + 1);
+        json_array_foreach(list, i, item) if (!read_normalizer(t, item, depth + 1, err)) return err_wrap(
+            err, "step %zu", i + 1);
         return true;
     }
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
@@ -198,7 +202,8 @@ static bool check_marks(struct span text, struct err *err)
     size_t in_a_row = 0;
 
     for (size_t at = 0; at < text.size; at += utf8_length(text.data[at])) {
-        const utf8proc_property_t *property = utf8proc_get_property((utf8proc_int32_t)utf8_read(text.data + at));
+        const utf8proc_property_t *property =
+            utf8proc_get_property((utf8proc_int32_t)utf8_read(text.data + at));
 
         in_a_row = property->combining_class ? in_a_row + 1 : 0;
         if (in_a_row > MARKS_MAX)
@@ -207,22 +212,24 @@ static bool check_marks(struct span text, struct err *err)
     return true;
 }
 
-/* Characters that compose, decompose or change places since Unicode 9, which the library's normalizer has (found by
- * asking it).  To it they are plain characters, so text is normalized in runs between them.  Whole blocks where
- * all of a script is new. */
+/* Characters that compose, decompose or change places since Unicode 9, which the library's normalizer has
+ * (found by asking it).  To it they are plain characters, so text is normalized in runs between them.  Whole
+ * blocks where all of a script is new. */
 static bool is_new(uint32_t c)
 {
     static const struct {
         uint32_t first, last;
     } ranges[] = {
-        { 0x7fd, 0x7fd },     { 0x897, 0x89f },     { 0x8ca, 0x8d3 },     { 0x9fe, 0x9fe },     { 0xc3c, 0xc3c },
-        { 0xd3b, 0xd3c },     { 0xeba, 0xeba },     { 0x1715, 0x1715 },   { 0x1abf, 0x1ace },   { 0x1df6, 0x1dfa },
-        { 0xa82c, 0xa82c },   { 0x105c0, 0x105ff }, { 0x10d24, 0x10d27 }, { 0x10d69, 0x10d6d }, { 0x10eab, 0x10eac },
-        { 0x10efc, 0x10eff }, { 0x10f46, 0x10f50 }, { 0x10f82, 0x10f85 }, { 0x11070, 0x11070 }, { 0x1133b, 0x1133b },
-        { 0x11380, 0x113ff }, { 0x1145e, 0x1145e }, { 0x11839, 0x1183a }, { 0x11930, 0x11943 }, { 0x119e0, 0x119e0 },
-        { 0x11a34, 0x11a34 }, { 0x11a47, 0x11a47 }, { 0x11a99, 0x11a99 }, { 0x11d42, 0x11d45 }, { 0x11d97, 0x11d97 },
-        { 0x11f41, 0x11f42 }, { 0x16100, 0x1613f }, { 0x16d40, 0x16d7f }, { 0x16ff0, 0x16ff1 }, { 0x1e08f, 0x1e08f },
-        { 0x1e130, 0x1e136 }, { 0x1e2ae, 0x1e2ae }, { 0x1e2ec, 0x1e2ef }, { 0x1e4ec, 0x1e4ef }, { 0x1e5ee, 0x1e5ef },
+        { 0x7fd, 0x7fd },     { 0x897, 0x89f },     { 0x8ca, 0x8d3 },     { 0x9fe, 0x9fe },
+        { 0xc3c, 0xc3c },     { 0xd3b, 0xd3c },     { 0xeba, 0xeba },     { 0x1715, 0x1715 },
+        { 0x1abf, 0x1ace },   { 0x1df6, 0x1dfa },   { 0xa82c, 0xa82c },   { 0x105c0, 0x105ff },
+        { 0x10d24, 0x10d27 }, { 0x10d69, 0x10d6d }, { 0x10eab, 0x10eac }, { 0x10efc, 0x10eff },
+        { 0x10f46, 0x10f50 }, { 0x10f82, 0x10f85 }, { 0x11070, 0x11070 }, { 0x1133b, 0x1133b },
+        { 0x11380, 0x113ff }, { 0x1145e, 0x1145e }, { 0x11839, 0x1183a }, { 0x11930, 0x11943 },
+        { 0x119e0, 0x119e0 }, { 0x11a34, 0x11a34 }, { 0x11a47, 0x11a47 }, { 0x11a99, 0x11a99 },
+        { 0x11d42, 0x11d45 }, { 0x11d97, 0x11d97 }, { 0x11f41, 0x11f42 }, { 0x16100, 0x1613f },
+        { 0x16d40, 0x16d7f }, { 0x16ff0, 0x16ff1 }, { 0x1e08f, 0x1e08f }, { 0x1e130, 0x1e136 },
+        { 0x1e2ae, 0x1e2ae }, { 0x1e2ec, 0x1e2ef }, { 0x1e4ec, 0x1e4ef }, { 0x1e5ee, 0x1e5ef },
     };
 
     for (size_t i = 0; i < sizeof ranges / sizeof ranges[0] && c >= ranges[i].first; i++)
@@ -288,7 +295,8 @@ static bool normalize(const struct tokenizer *t, struct span text, struct span *
     return true;
 }
 
-/* ---- added tokens --------------------------------------------------------------------------------------------- */
+/* ---- added tokens
+ * --------------------------------------------------------------------------------------------- */
 
 static bool has_control_form(struct span text)
 {
@@ -328,7 +336,8 @@ static bool read_added_token(struct tokenizer *t, const json_t *json, struct err
     token->content = span_of(t->content.data + t->content.size, json_string_length(content));
     if (!buf_add(&t->content, json_string_value(content), json_string_length(content)))
         return out_of_memory(err);
-    if (!read_flag(json, "special", &token->special, err) || !read_flag(json, "normalized", &token->normalize, err) ||
+    if (!read_flag(json, "special", &token->special, err) ||
+        !read_flag(json, "normalized", &token->normalize, err) ||
         !read_flag(json, "lstrip", &token->lstrip, err) || !read_flag(json, "rstrip", &token->rstrip, err) ||
         !read_flag(json, "single_word", &token->single_word, err))
         return false;
@@ -365,14 +374,11 @@ static bool read_added(struct tokenizer *t, const json_t *list, struct err *err)
         return err_set(err, ERR_INPUT, "expected a list");
     if (json_array_size(list) > TOKENIZER_ADDED_MAX)
         return err_set(err, ERR_LIMIT, "%zu of them, at most %d", json_array_size(list), TOKENIZER_ADDED_MAX);
-    json_array_foreach(list, i, item)
-        bytes += json_string_length(json_object_get(item, "content"));
+    json_array_foreach(list, i, item) bytes += json_string_length(json_object_get(item, "content"));
     t->added = calloc(json_array_size(list) + 1, sizeof *t->added);
     if (!t->added || !buf_reserve(&t->content, bytes + 1))
         return out_of_memory(err);
-    json_array_foreach(list, i, item)
-        if (!read_added_token(t, item, err))
-            return err_wrap(err, "[%zu]", i);
+    json_array_foreach(list, i, item) if (!read_added_token(t, item, err)) return err_wrap(err, "[%zu]", i);
     qsort(t->added, t->added_count, sizeof *t->added, by_special);
 
     t->size = bpe_size(t->bpe);
@@ -447,10 +453,12 @@ static bool make_sets(struct tokenizer *t, struct err *err)
     return added_set_new(&t->raw, t->added, t->added_count, false, is_raw, NULL, err) &&
            added_set_new(&t->normalized, t->added, t->added_count, true, is_normalized, NULL, err) &&
            added_set_new(&t->guarded_raw, t->added, t->added_count, false, is_raw_or_control, t, err) &&
-           added_set_new(&t->guarded_normalized, t->added, t->added_count, true, is_normalized_and_plain, t, err);
+           added_set_new(&t->guarded_normalized, t->added, t->added_count, true, is_normalized_and_plain, t,
+                         err);
 }
 
-/* ---- the rest of tokenizer.json --------------------------------------------------------------------------------- */
+/* ---- the rest of tokenizer.json
+ * --------------------------------------------------------------------------------- */
 
 static int32_t find_token(const struct tokenizer *t, struct span content)
 {
@@ -459,7 +467,8 @@ static int32_t find_token(const struct tokenizer *t, struct span content)
     return id >= 0 ? id : bpe_find(t->bpe, content);
 }
 
-/* {"single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": ...}], "special_tokens": {"<s>": {"ids": [0]}}} */
+/* {"single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": ...}], "special_tokens": {"<s>": {"ids": [0]}}}
+ */
 static bool read_template(struct tokenizer *t, const json_t *description, struct err *err)
 {
     const json_t *list = json_object_get(description, "single"), *item;
@@ -469,7 +478,8 @@ static bool read_template(struct tokenizer *t, const json_t *description, struct
 
     if (!json_is_array(list))
         return err_set(err, ERR_INPUT, "TemplateProcessing: expected a list \"single\"");
-    json_array_foreach(list, i, item) {
+    json_array_foreach(list, i, item)
+    {
         const char *name = json_string_value(json_object_get(json_object_get(item, "SpecialToken"), "id"));
         const json_t *ids, *id;
         size_t k;
@@ -480,16 +490,24 @@ static bool read_template(struct tokenizer *t, const json_t *description, struct
         }
         ids = name ? json_object_get(json_object_get(tokens, name), "ids") : NULL;
         if (!json_is_array(ids))
-            return err_set(err, ERR_INPUT, "TemplateProcessing: single[%zu]: expected a Sequence or a SpecialToken "
-                                           "with its ids", i);
+            return err_set(err, ERR_INPUT,
+                           "TemplateProcessing: single[%zu]: expected a Sequence or a SpecialToken "
+                           "with its ids",
+                           i);
         if (text_seen)
-            return err_set(err, ERR_INPUT, "TemplateProcessing puts `%.60s` after the text; only tokens in front "
-                                           "are supported", name);
-        json_array_foreach(ids, k, id) {
-            if (!json_is_integer(id) || !tokenizer_has(t, json_integer_value(id) > INT32_MAX ? -1 : (int32_t)json_integer_value(id)))
-                return err_set(err, ERR_INPUT, "TemplateProcessing: `%.60s` has an id that does not exist", name);
+            return err_set(err, ERR_INPUT,
+                           "TemplateProcessing puts `%.60s` after the text; only tokens in front "
+                           "are supported",
+                           name);
+        json_array_foreach(ids, k, id)
+        {
+            if (!json_is_integer(id) ||
+                !tokenizer_has(t, json_integer_value(id) > INT32_MAX ? -1 : (int32_t)json_integer_value(id)))
+                return err_set(err, ERR_INPUT, "TemplateProcessing: `%.60s` has an id that does not exist",
+                               name);
             if (t->prefix_count == PREFIX_MAX)
-                return err_set(err, ERR_LIMIT, "TemplateProcessing: more than %d tokens in front", PREFIX_MAX);
+                return err_set(err, ERR_LIMIT, "TemplateProcessing: more than %d tokens in front",
+                               PREFIX_MAX);
             t->prefix[t->prefix_count++] = (int32_t)json_integer_value(id);
         }
     }
@@ -512,13 +530,13 @@ static bool read_post_processor(struct tokenizer *t, const json_t *description, 
         const json_t *item;
         size_t i;
 
-        json_array_foreach(json_object_get(description, "processors"), i, item)
-            if (!read_post_processor(t, item, depth + 1, err))
-                return err_wrap(err, "step %zu", i + 1);
+        json_array_foreach(
+            json_object_get(description, "processors"), i,
+            item) if (!read_post_processor(t, item, depth + 1, err)) return err_wrap(err, "step %zu", i + 1);
         return true;
     }
-    return err_set(err, ERR_INPUT, "type `%.40s` is not supported; expected ByteLevel, TemplateProcessing or Sequence",
-                   type);
+    return err_set(err, ERR_INPUT,
+                   "type `%.40s` is not supported; expected ByteLevel, TemplateProcessing or Sequence", type);
 }
 
 static bool check_rest(const json_t *root, struct err *err)
@@ -529,7 +547,8 @@ static bool check_rest(const json_t *root, struct err *err)
     if (cut && !json_is_null(cut))
         return err_set(err, ERR_INPUT, "truncation: is set; expected null: a text is never cut silently");
     if (decoder && !json_is_null(decoder) && (!type || strcmp(type, "ByteLevel") != 0))
-        return err_set(err, ERR_INPUT, "decoder: type `%.40s` is not supported; expected ByteLevel", type ? type : "");
+        return err_set(err, ERR_INPUT, "decoder: type `%.40s` is not supported; expected ByteLevel",
+                       type ? type : "");
     return true;
 }
 
@@ -550,10 +569,12 @@ static bool read_tokenizer(struct tokenizer *t, const json_t *root, struct err *
     return check_rest(root, err);
 }
 
-/* ---- tokenizer_config.json --------------------------------------------------------------------------------------- */
+/* ---- tokenizer_config.json
+ * --------------------------------------------------------------------------------------- */
 
 /* "text", {"content": "text"} or null. */
-static bool read_named_token(struct tokenizer *t, const json_t *root, const char *key, int32_t *id, struct err *err)
+static bool read_named_token(struct tokenizer *t, const json_t *root, const char *key, int32_t *id,
+                             struct err *err)
 {
     const json_t *v = json_object_get(root, key);
     struct span content;
@@ -577,18 +598,21 @@ static bool read_named_token(struct tokenizer *t, const json_t *root, const char
 static bool read_config(struct tokenizer *t, const json_t *root, struct err *err)
 {
     const char *class = json_string_value(json_object_get(root, "tokenizer_class"));
-    const json_t *add_bos = json_object_get(root, "add_bos_token"), *add_eos = json_object_get(root, "add_eos_token");
+    const json_t *add_bos = json_object_get(root, "add_bos_token"),
+                 *add_eos = json_object_get(root, "add_eos_token");
     int32_t pad;
 
     if (!json_is_object(root))
         return err_set(err, ERR_INPUT, "expected an object");
-    if (!read_named_token(t, root, "bos_token", &t->bos, err) || !read_named_token(t, root, "eos_token", &t->eos, err) ||
+    if (!read_named_token(t, root, "bos_token", &t->bos, err) ||
+        !read_named_token(t, root, "eos_token", &t->eos, err) ||
         !read_named_token(t, root, "pad_token", &pad, err))
         return false;
     if (add_bos && !json_is_null(add_bos) && !json_is_boolean(add_bos))
         return err_set(err, ERR_INPUT, "add_bos_token: expected true or false");
     if (add_eos && !json_is_null(add_eos) && !json_is_false(add_eos))
-        return err_set(err, ERR_INPUT, "add_eos_token: expected false: a prompt that has ended cannot be continued");
+        return err_set(err, ERR_INPUT,
+                       "add_eos_token: expected false: a prompt that has ended cannot be continued");
     /* Absent: the class decides, and Llama's adds it. */
     t->add_bos = json_is_boolean(add_bos) ? json_is_true(add_bos) : class && strncmp(class, "Llama", 5) == 0;
     if (t->add_bos && t->bos < 0) {
@@ -599,12 +623,14 @@ static bool read_config(struct tokenizer *t, const json_t *root, struct err *err
     return true;
 }
 
-/* ---- loading ------------------------------------------------------------------------------------------------------ */
+/* ---- loading
+ * ------------------------------------------------------------------------------------------------------ */
 
-static bool parse_all(struct tokenizer *t, struct span file, struct span config, const char *where, struct err *err)
+static bool parse_all(struct tokenizer *t, struct span file, struct span config, const char *where,
+                      struct err *err)
 {
     crypto_generichash_state hash;
-    const uint8_t sizes[16] = { (uint8_t)file.size,         (uint8_t)(file.size >> 8), (uint8_t)(file.size >> 16),
+    const uint8_t sizes[16] = { (uint8_t)file.size, (uint8_t)(file.size >> 8), (uint8_t)(file.size >> 16),
                                 (uint8_t)(file.size >> 24) };
     json_t *root;
     bool ok;
@@ -636,7 +662,8 @@ static bool parse_all(struct tokenizer *t, struct span file, struct span config,
     return pattern_new_word_character(&t->word_character, err) && make_sets(t, err);
 }
 
-static bool load(struct tokenizer **tokenizer, struct span file, struct span config, const char *where, struct err *err)
+static bool load(struct tokenizer **tokenizer, struct span file, struct span config, const char *where,
+                 struct err *err)
 {
     struct tokenizer *t = *tokenizer = calloc(1, sizeof *t);
 
@@ -692,7 +719,8 @@ void tokenizer_free(struct tokenizer *t)
     free(t);
 }
 
-/* ---- what it has ---------------------------------------------------------------------------------------------------- */
+/* ---- what it has
+ * ---------------------------------------------------------------------------------------------------- */
 
 int32_t tokenizer_size(const struct tokenizer *t)
 {
@@ -750,7 +778,9 @@ void tokenizer_digest(const struct tokenizer *t, uint8_t digest[32])
     memcpy(digest, t->digest, sizeof t->digest);
 }
 
-/* ---- encoding --------------------------------------------------------------------------------------------------------- */
+/* ---- encoding
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 /* Everything an encoding needs; made anew for each, so that a tokenizer may be shared by threads. */
 struct encoding {
@@ -834,8 +864,8 @@ static bool encode_raw(struct encoding *e, struct span raw)
     do {
         size_t from, to;
 
-        added_next(e->guarded ? t->guarded_normalized : t->normalized, t->word_character, e->pattern, &scan, &from, &to,
-                   &token);
+        added_next(e->guarded ? t->guarded_normalized : t->normalized, t->word_character, e->pattern, &scan,
+                   &from, &to, &token);
         ok = (from == to || encode_words(e, span_of(scan.text.data + from, to - from))) &&
              (!token || add_id(e, token->id));
     } while (ok && token);
@@ -854,15 +884,16 @@ static bool encode_text(struct encoding *e, struct span text)
     do {
         size_t from, to;
 
-        added_next(e->guarded ? t->guarded_raw : t->raw, t->word_character, e->pattern, &scan, &from, &to, &token);
+        added_next(e->guarded ? t->guarded_raw : t->raw, t->word_character, e->pattern, &scan, &from, &to,
+                   &token);
         if (!encode_raw(e, span_of(text.data + from, to - from)) || (token && !add_id(e, token->id)))
             return false;
     } while (token);
     return true;
 }
 
-bool tokenizer_encode_parts(const struct tokenizer *t, const struct text_part *part, size_t part_count, struct ids *ids,
-                            struct err *err)
+bool tokenizer_encode_parts(const struct tokenizer *t, const struct text_part *part, size_t part_count,
+                            struct ids *ids, struct err *err)
 {
     struct encoding e = { .tokenizer = t, .ids = ids, .err = err, .part = part, .part_count = part_count };
     size_t *part_end = calloc(part_count + 1, sizeof *part_end), had = ids->count;

@@ -34,9 +34,9 @@ enum {
     TOKENIZER_TEXT_MAX = 64 * 1024 * 1024,  /* bytes of one text */
 };
 
-/* Reads tokenizer.json and tokenizer_config.json in dir; no other file of the model is needed.  Without the second
- * there is no bos and no eos.
- * ERR_NOT_FOUND, ERR_IO, or ERR_INPUT naming the file, the key and what was expected. */
+/* Reads tokenizer.json and tokenizer_config.json in dir; no other file of the model is needed.  Without the
+ * second there is no bos and no eos. ERR_NOT_FOUND, ERR_IO, or ERR_INPUT naming the file, the key and what
+ * was expected. */
 bool tokenizer_load(struct tokenizer **tokenizer, const char *dir, struct err *err);
 
 /* The same from the bytes of the two files (config may be empty: then there is no bos, no eos).
@@ -94,11 +94,12 @@ struct text_part {
 /* Appends to ids; exactly what `tokenizers` gives for encode(text, add_special_tokens=False).
  * ERR_INPUT for text that is not UTF-8, ERR_LIMIT at a bound; ids then keeps what it had before. */
 bool tokenizer_encode(const struct tokenizer *tokenizer, struct span text, struct ids *ids, struct err *err);
-bool tokenizer_encode_parts(const struct tokenizer *tokenizer, const struct text_part *part, size_t part_count,
-                            struct ids *ids, struct err *err);
+bool tokenizer_encode_parts(const struct tokenizer *tokenizer, const struct text_part *part,
+                            size_t part_count, struct ids *ids, struct err *err);
 
 /* A prompt given as text: with the ids in front that the model's files ask for (add_bos_token, or a
  * post-processor that adds them). */
-bool tokenizer_encode_prompt(const struct tokenizer *tokenizer, struct span text, struct ids *ids, struct err *err);
+bool tokenizer_encode_prompt(const struct tokenizer *tokenizer, struct span text, struct ids *ids,
+                             struct err *err);
 
 #endif

@@ -29,9 +29,9 @@ static int compare(const void *left, const void *right)
     return a->order < b->order ? -1 : a->order > b->order;
 }
 
-bool added_set_new(struct added_set **out, const struct added_token *token, size_t token_count, bool normalized,
-                   bool (*wanted)(const struct added_token *token, const void *context), const void *context,
-                   struct err *err)
+bool added_set_new(struct added_set **out, const struct added_token *token, size_t token_count,
+                   bool normalized, bool (*wanted)(const struct added_token *token, const void *context),
+                   const void *context, struct err *err)
 {
     struct added_set *set = *out = calloc(1, sizeof *set);
     size_t at = 0;
@@ -65,7 +65,8 @@ void added_set_free(struct added_set *set)
     free(set);
 }
 
-/* The first entry in [low, high) whose byte at depth is not below b; all agree before depth and are longer. */
+/* The first entry in [low, high) whose byte at depth is not below b; all agree before depth and are longer.
+ */
 static size_t lower_bound(const struct added_set *set, size_t low, size_t high, size_t depth, int b)
 {
     while (low < high) {
@@ -102,12 +103,14 @@ static const struct entry *longest(const struct added_set *set, const struct add
     return best;
 }
 
-static bool is_word_character(const struct pattern *word_character, struct pattern_work *work, const uint8_t *at)
+static bool is_word_character(const struct pattern *word_character, struct pattern_work *work,
+                              const uint8_t *at)
 {
     size_t from, to;
     bool found;
 
-    return pattern_find(word_character, work, span_of(at, utf8_length(*at)), 0, &from, &to, &found, NULL) && found;
+    return pattern_find(word_character, work, span_of(at, utf8_length(*at)), 0, &from, &to, &found, NULL) &&
+           found;
 }
 
 void added_next(const struct added_set *set, const struct pattern *word_character, struct pattern_work *work,
@@ -126,7 +129,8 @@ void added_next(const struct added_set *set, const struct pattern *word_characte
         }
         scan->at = to = from + found->text.size;
         if (found->token->single_word &&
-            ((from > 0 && is_word_character(word_character, work, text.data + utf8_before(text.data, from))) ||
+            ((from > 0 &&
+              is_word_character(word_character, work, text.data + utf8_before(text.data, from))) ||
              (to < text.size && is_word_character(word_character, work, text.data + to))))
             continue;
         if (found->token->lstrip) {

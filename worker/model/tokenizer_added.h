@@ -28,11 +28,12 @@ struct added_token {
 
 struct added_set;
 
-/* Which of the tokens: those for which wanted(token, context) holds, in the order given (of equal texts the first).
- * normalized: match token.normalized instead of token.content.  Keeps the tokens, which must outlive the set. */
-bool added_set_new(struct added_set **set, const struct added_token *token, size_t token_count, bool normalized,
-                   bool (*wanted)(const struct added_token *token, const void *context), const void *context,
-                   struct err *err);
+/* Which of the tokens: those for which wanted(token, context) holds, in the order given (of equal texts the
+ * first). normalized: match token.normalized instead of token.content.  Keeps the tokens, which must outlive
+ * the set. */
+bool added_set_new(struct added_set **set, const struct added_token *token, size_t token_count,
+                   bool normalized, bool (*wanted)(const struct added_token *token, const void *context),
+                   const void *context, struct err *err);
 void added_set_free(struct added_set *set); /* NULL is fine */
 
 /* May token stand for bytes [from, to) of the text? */
@@ -49,8 +50,10 @@ struct added_scan {
     size_t done; /* what has been handed out ends here */
 };
 
-/* The next match, and in [*text_from, *text_to) what lies before it and after the last.  *token is NULL at the end. */
+/* The next match, and in [*text_from, *text_to) what lies before it and after the last.  *token is NULL at
+ * the end. */
 void added_next(const struct added_set *set, const struct pattern *word_character, struct pattern_work *work,
-                struct added_scan *scan, size_t *text_from, size_t *text_to, const struct added_token **token);
+                struct added_scan *scan, size_t *text_from, size_t *text_to,
+                const struct added_token **token);
 
 #endif
