@@ -102,13 +102,13 @@ def shapes(c):
     return {name + ".weight": shape for name, shape in out.items()}
 
 
-def values(rng, name, shape):
+def values(rng, name, shape, tied):
     if len(shape) == 1:
         return (1 + 0.2 * rng.standard_normal(shape)).astype(np.float32)
     gain = 1.0
     if name.endswith("embed_tokens.weight"):
-        return rng.standard_normal(shape).astype(np.float32)
-    if name.endswith(("o_proj.weight", "down_proj.weight")):
+        gain = 2.5 if tied else shape[1] ** 0.5
+    elif name.endswith(("o_proj.weight", "down_proj.weight")):
         gain = 0.7
     elif name.endswith("lm_head.weight"):
         gain = 2.5
@@ -168,7 +168,7 @@ def make(folder, seed, switches=None):
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "config.json"), "w") as file:
         json.dump(c, file, indent=1)
-    tensors = {name: (s["dtype"], values(rng, name, shape)) for name, shape in shapes(c).items()}
+    tensors = {name: (s["dtype"], values(rng, name, shape, s["tie_word_embeddings"])) for name, shape in shapes(c).items()}
     names = list(tensors)
     rng.shuffle(names)
     if s["files"] == 1:

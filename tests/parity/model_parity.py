@@ -22,7 +22,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import make_checkpoint
 import reference
 
-F32_BAR, MEAN_BAR, P99_BAR, GREEDY_MARGIN, NEAR_TIE = 2e-3, 0.015, 0.06, 0.02, 0.05
+F32_BAR, MEAN_BAR, P99_BAR, GREEDY_MARGIN, NEAR_TIE, TIE = 2e-3, 0.015, 0.06, 0.02, 0.05, 1e-5
 
 
 def engine(program, folder, weights, threads, chunk, lines):
@@ -62,7 +62,7 @@ def main():
     count = option("--count", 60 if "--long" in args else 18)
     print(f"seed {seed}", flush=True)
     rng = np.random.default_rng(seed)
-    far, near, worst_f32, tokens, bad = [], [], 0.0, [0, 0], []
+    far, near, worst_f32, tokens, tied, bad = [], [], 0.0, [0, 0], 0, []
     for number, switches in enumerate(cases(rng, count)):
         with tempfile.TemporaryDirectory() as folder:
             own = int(rng.integers(1 << 32))
@@ -75,8 +75,12 @@ def main():
             expect = [reference.forward(config, w, ids) for _, ids in lines]
 
             got = engine(program, folder, "f32", 1 + number % 2, [0, 7, 64][number % 3], lines)
-            for g, (e, _) in zip(got, expect):
-                diff = np.abs(g - e).max()
+            for g, (e, margin) in zip(got, expect):
+                # A choice within f32's own error may fall either way, and then later positions see it: a run in thirty has one.
+                keep = np.minimum.accumulate(margin) > TIE
+                tied += int((~keep).sum())
+                g, e = g[keep], e[keep]
+                diff = np.abs(g - e).max() if len(e) else 0.0
                 worst_f32 = max(worst_f32, diff)
                 if not diff <= F32_BAR:
                     bad.append(f"case {number} (checkpoint seed {own}, {json.dumps(s)}): f32 differs by {diff:.2e}")
@@ -95,7 +99,7 @@ def main():
                 far.append(diff[margin > NEAR_TIE].ravel())
     every, far = np.concatenate(near), np.concatenate(far)
     p99 = float(np.quantile(far, 0.99)) if len(far) else 0.0
-    print(f"{count} checkpoints: f32 worst {worst_f32:.2e} (bar {F32_BAR}); greedy {tokens[0]}/{tokens[1]} clear tokens; "
+    print(f"{count} checkpoints: f32 worst {worst_f32:.2e} (bar {F32_BAR}; {tied} positions at a tie left out); greedy {tokens[0]}/{tokens[1]} clear tokens; "
           f"bf16 mean {every.mean():.4f} (bar {MEAN_BAR}), 99th percentile {p99:.4f} (bar {P99_BAR}) over {len(far)} of {len(every)} values")
     if every.mean() > MEAN_BAR or p99 > P99_BAR:
         bad.append("bf16 is over its bar")

@@ -128,8 +128,7 @@ def experts(config, w, prefix, x):
 
 
 def forward(config, w, ids):
-    """log-probs [T, V], and for each position the smallest log-margin of any router choice up to and including it
-    (a choice that flips at one position changes what later ones attend to)."""
+    """log-probs [T, V], and for each position the smallest log-margin of any of its router choices."""
     eps, x = config.get("rms_norm_eps", 1e-6), w["model.embed_tokens.weight"][ids]
     margin = np.full(len(ids), np.inf)
     for layer in range(config["num_hidden_layers"]):
@@ -146,4 +145,4 @@ def forward(config, w, ids):
     head = w["model.embed_tokens.weight" if config.get("tie_word_embeddings") else "lm_head.weight"]
     logits = rms(x, w["model.norm.weight"], eps) @ head.T
     top = logits.max(-1, keepdims=True)
-    return logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True)), np.minimum.accumulate(margin)
+    return logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True)), margin
