@@ -136,12 +136,17 @@ static json_t *logprob_json(float logprob)
     return must(json_real(isfinite(logprob) && logprob > (float)LOGPROB_FLOOR ? (double)logprob : LOGPROB_FLOOR));
 }
 
-/* A token as text: itself, or where it is only a part of a character, "bytes:\xe2\x80" as OpenAI has it. */
+/* A token as text: itself, or where it is only a part of a character, "bytes:\xe2\x80" as OpenAI has it.  A row beyond the
+ * tokenizer has no text; it is named by its id, so that two of them among the likeliest are two keys. */
 static void token_text(const struct answer *answer, int32_t id, struct buf *out)
 {
     struct span bytes = tokenizer_bytes(answer->tokenizer, id);
 
     out->size = 0;
+    if (bytes.size == 0) {
+        must_do(buf_format(out, "token_id:%d", (int)id));
+        return;
+    }
     if (span_is_utf8(bytes)) {
         must_do(buf_add(out, bytes.data, bytes.size));
         return;
@@ -231,6 +236,8 @@ static void add_completion_token(const struct answer *answer, struct completion_
 
         for (int k = 0; k < score->top_count; k++) {
             token_text(answer, score->top[k].id, scratch);
+            if (json_object_getn(top, (const char *)scratch->data, scratch->size))
+                continue; /* two tokens can read the same: the better one stays */
             put_text(top, buf_span(scratch), logprob_json(score->top[k].logprob));
         }
         /* The chosen one is always among them. */

@@ -193,6 +193,33 @@ static void test_echo_scores_the_prompt(void **state)
     ids_fini(&prompt);
 }
 
+/* Rows beyond the tokenizer count in the distribution, so they can be among the likeliest.  They have no text, and a
+ * completion's top_logprobs is keyed by text: as one key, the likeliest of all would be lost. */
+static void test_rows_without_text_are_named_by_their_id(void **state)
+{
+    struct ids prompt = encode("to be");
+    struct request request = { .kind = REQUEST_COMPLETION, .echo = true, .logprobs = true, .top_logprobs = 3, .max_tokens = 0,
+                               .prompt = span_text("to be") };
+    int32_t beyond = tokenizer_size(tokenizer);
+    struct answer answer;
+    json_t *body, *top;
+
+    (void)state;
+    CHECK(prompt.count >= 2);
+    answer_init(&answer, &request, tokenizer, prompt.id, prompt.count);
+    for (size_t i = 1; i < prompt.count; i++)
+        answer.prompt_score[i] = (struct answer_score){ .logprob = -3, .known = true, .top_count = 3,
+                                                        .top = { { beyond, -1 }, { beyond + 7, -1.5f }, { prompt.id[0], -2 } } };
+    answer_cut(&answer);
+    body = body_of(&answer);
+    top = at(at(at(at(at(body, "choices"), "0"), "logprobs"), "top_logprobs"), "1");
+    CHECK(json_object_size(top) == 4);
+    CHECK(json_real_value(json_object_iter_value(json_object_iter(top))) == -1.0); /* best first */
+    json_decref(body);
+    answer_fini(&answer);
+    ids_fini(&prompt);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -201,6 +228,7 @@ int main(void)
         cmocka_unit_test(test_half_a_character_at_the_end_is_replaced),
         cmocka_unit_test(test_a_chat_answer_has_the_shape_of_openai),
         cmocka_unit_test(test_echo_scores_the_prompt),
+        cmocka_unit_test(test_rows_without_text_are_named_by_their_id),
     };
 
     return cmocka_run_group_tests(tests, load, unload);
