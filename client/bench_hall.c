@@ -14,6 +14,7 @@
 #include "client/say.h"
 #include "client/stop.h"
 #include "proto/request.h"
+#include "worker/model/model.h"
 #include "worker/model/tokenizer.h"
 
 enum {
@@ -31,6 +32,7 @@ struct setting {
     double tokens;          /* of all rounds but the first */
     double messages, bytes;
     char numerics[80], family[40];
+    const char *weights;    /* that it computes in */
 };
 
 struct work {
@@ -212,12 +214,25 @@ static double median(double *value, int count)
 
 static void print_line(const char *which, double value, const char *unit, const struct setting *s, const struct bench_options *o)
 {
-    printf("{\"bench\":\"hall\",\"case\":\"%s\",\"value\":%.4g,\"unit\":\"%s\",\"workers\":%d,\"threads\":%d,\"numerics\":\"%s\",\"family\":\"%s\","
+    printf("{\"bench\":\"hall\",\"case\":\"%s\",\"value\":%.4g,\"unit\":\"%s\",\"workers\":%d,\"threads\":%d,\"weights\":\"%s\",\"numerics\":\"%s\",\"family\":\"%s\","
            "\"sequences\":%" PRId64 ",\"requests\":%" PRId64 ",\"prompt_tokens\":%" PRId64 ",\"max_tokens\":%" PRId64 ",\"rounds\":%" PRId64
            ",\"cores\":%ld,\"durability\":\"fsync\",\"version\":\"%s\"}\n",
-           which, value, unit, s->workers, s->threads, s->numerics, s->family, o->sequences, o->requests, o->prompt_tokens, o->max_tokens, o->rounds,
+           which, value, unit, s->workers, s->threads, s->weights, s->numerics, s->family, o->sequences, o->requests, o->prompt_tokens, o->max_tokens, o->rounds,
            sysconf(_SC_NPROCESSORS_ONLN), MOOTHALL_VERSION);
     fflush(stdout);
+}
+
+/* What "auto" comes to. */
+static bool find_weights(const struct bench_options *o, const char **weights, struct err *err)
+{
+    struct model_options options = { .threads = 1, .weights = o->weights == 1 ? WEIGHTS_F32 : o->weights == 2 ? WEIGHTS_BF16 : WEIGHTS_OF_CHECKPOINT };
+    struct model *model;
+
+    if (!model_open(&model, o->model, &options, err))
+        return false;
+    *weights = weights_name(model_weights(model)); /* a literal */
+    model_free(model);
+    return true;
 }
 
 static bool find_ids(struct work *work, struct err *err)
@@ -263,7 +278,7 @@ bool bench_hall(const struct bench_options *o, struct err *err)
         err_set(err, ERR_INPUT, "no model: expected --model DIR");
         goto out;
     }
-    if (!find_ids(&work, err) || !open_setting(&set[0], context, o, "shared", err) || !open_setting(&set[1], context, o, "single", err))
+    if (!find_ids(&work, err) || !find_weights(o, &set[0].weights, err) || !find_weights(o, &set[1].weights, err) || !open_setting(&set[0], context, o, "shared", err) || !open_setting(&set[1], context, o, "single", err))
         goto out;
     for (int i = 0; i < 2; i++) /* warms up: pages, caches, threads */
         if (!measure(&set[i], &work, 0, err))

@@ -25,7 +25,8 @@
 
 enum {
     LOCK_WAIT_MS = 30 * 1000,
-    LOCK_BRIEF_MS = 2000,       /* for a command that only looks (status, audit) to be done */
+    LOCK_LOOK_MS = 300,         /* somebody only looks who holds the lock, and so holds it for a moment */
+    LOCK_BRIEF_MS = 2000,       /* for a command that is soon over (status, audit) */
     BACKOFF_MS = 100,
     BACKOFF_MAX_MS = 10 * 1000,
     LEAVE_MS = 15 * 1000,       /* a child that was told to leave, until it is ended */
@@ -64,7 +65,7 @@ static void read_holder(int fd, int *pid, char *verb, size_t size)
 
 static bool take_run_lock(struct state_lock *lock, const char *verb, struct err *err)
 {
-    int64_t until_ms = clock_now_ms() + LOCK_BRIEF_MS;
+    int64_t begin_ms = clock_now_ms();
     char holder[32], text[64];
     int pid, n;
 
@@ -75,8 +76,7 @@ static bool take_run_lock(struct state_lock *lock, const char *verb, struct err 
         if (errno != EWOULDBLOCK && errno != EINTR)
             return err_errno(err, "lock %s/run.lock", lock->dir);
         read_holder(lock->run_fd, &pid, holder, sizeof holder);
-        /* A status or an audit is soon over; a run is not. */
-        if (!strcmp(holder, "run") || !strcmp(holder, "bench") || clock_now_ms() >= until_ms)
+        if (clock_now_ms() - begin_ms >= (!strcmp(holder, "run") || !strcmp(holder, "bench") ? LOCK_LOOK_MS : LOCK_BRIEF_MS))
             return err_set(err, ERR_BUSY, "process %d (moothall %s) is at work in %s; wait for it or stop it", pid, holder, lock->dir);
         if (!stop_check(err))
             return false;
@@ -185,6 +185,20 @@ bool state_clear(const char *dir, bool keep_store, struct err *err)
 
 /* ---- sockets ---------------------------------------------------------------------------------------- */
 
+/* Where the state directory's hall has, or had, its sockets: another login's runtime directory, maybe. */
+static bool socket_dir_noted(char *dir, size_t size, const char *state)
+{
+    char path[PATH_SIZE];
+    struct buf text = { 0 };
+    bool ok = file_join(path, sizeof path, state, "sockets", NULL) && file_read(path, size - 1, &text, NULL) && text.size > 0 &&
+              text.size < size && text.data[0] == '/' && memmem(text.data, text.size, "/moothall-", 10) && !memchr(text.data, 0, text.size);
+
+    if (ok)
+        snprintf(dir, size, "%.*s", (int)text.size, (const char *)text.data);
+    buf_fini(&text);
+    return ok;
+}
+
 /* BASE/moothall-<16 hex of the state directory's path>; BASE is the runtime directory, or /tmp where
  * that is missing or so long that a socket's path would not fit. */
 static bool socket_dir(char *dir, size_t size, const char *state, struct err *err)
@@ -209,17 +223,24 @@ bool state_endpoint(char *endpoint, size_t size, const char *state, struct err *
 {
     char dir[128];
 
-    if (!socket_dir(dir, sizeof dir, state, err))
+    if (!socket_dir_noted(dir, sizeof dir, state) && !socket_dir(dir, sizeof dir, state, err))
         return false;
     snprintf(endpoint, size, "ipc://%s/broker", dir);
     return true;
 }
 
-/* Ours, empty and closed to others.  Whoever calls this holds the state's locks, so nobody uses it. */
-static bool make_socket_dir(const char *dir, struct err *err)
+/* Ours, empty and closed to others, and noted before it is made.  Whoever calls this holds the state's
+ * locks, so nobody uses it. */
+static bool make_socket_dir(const char *dir, const char *state, struct err *err)
 {
+    char path[PATH_SIZE], old[128];
     struct stat st;
 
+    if (socket_dir_noted(old, sizeof old, state) && strcmp(old, dir) != 0 && lstat(old, &st) == 0 && S_ISDIR(st.st_mode) &&
+        st.st_uid == geteuid())
+        file_remove_tree(old, NULL);
+    if (!file_join(path, sizeof path, state, "sockets", err) || !file_replace(path, span_text(dir), err))
+        return false;
     if (lstat(dir, &st) == 0) {
         if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid())
             return err_set(err, ERR_CONFLICT, "%s is somebody else's; sockets cannot be put there", dir);
@@ -258,7 +279,7 @@ struct private_hall {
     char sockets[128];
     char endpoint[160];
     char broker_program[PATH_SIZE], worker_program[PATH_SIZE];
-    char model[PATH_SIZE], weights[16];
+    char model[PATH_SIZE], weights[16], family[40];
     int workers, threads, sequences;
     struct child child[1 + PRIVATE_WORKERS_MAX]; /* the broker first */
     int child_count;
@@ -444,6 +465,8 @@ static bool add_child(struct private_hall *hall, bool is_worker, int number, str
         child->argv[n++] = copy_format("--listen=%s", hall->endpoint);
         child->argv[n++] = copy_format("--store=%s", store);
         child->argv[n++] = copy_format("--workers=%d", hall->workers);
+        if (*hall->family)
+            child->argv[n++] = copy_format("--family=%s", hall->family);
     }
     child->argv[n++] = copy_format("--lock-fd=%d", hall->lock->shared_fd);
     child->argument_count = n;
@@ -485,6 +508,14 @@ static void tell_deaths(struct private_hall *hall)
     hall->death_count = 0;
 }
 
+static bool open_session(struct private_hall *hall, struct err *err)
+{
+    struct hall_config config = { .endpoint = hall->endpoint, .name = "supervisor", .role = MOOTHALL__ROLE__SUPERVISOR,
+                                  .timeout_ms = INT64_MAX, .backoff_max_ms = 500, .silent = true };
+
+    return hall_new(&hall->session, hall->context, &config, err);
+}
+
 static void how_it_ended(int status, char *text, size_t size)
 {
     if (WIFSIGNALED(status))
@@ -504,8 +535,15 @@ static void buried(struct private_hall *hall, struct child *child, int status, i
     child->pid = 0;
     how_it_ended(status, end, sizeof end);
     last_line(child, line, sizeof line);
-    if (child->is_worker)
+    if (child->is_worker) {
         note_death(hall, child, pid, end);
+    } else {
+        /* Its session died with it, and must not pass for the next one's. */
+        hall_free(hall->session);
+        hall->session = NULL;
+        if (!open_session(hall, &hall->fatal))
+            return;
+    }
     if (child->ready) {
         child->deaths = 0;
         child->backoff_ms = BACKOFF_MS;
@@ -627,8 +665,6 @@ bool private_hall_add_workers(struct private_hall *hall, int workers, struct err
 bool private_hall_start(struct private_hall **out, struct link_context *context, const struct private_config *config, struct err *err)
 {
     struct private_hall *hall = calloc(1, sizeof *hall);
-    struct hall_config session = { .name = "supervisor", .role = MOOTHALL__ROLE__SUPERVISOR, .timeout_ms = INT64_MAX,
-                                   .backoff_max_ms = 500, .silent = true };
     char store[PATH_SIZE];
 
     *out = NULL;
@@ -642,16 +678,16 @@ bool private_hall_start(struct private_hall **out, struct link_context *context,
     hall->sequences = config->sequences;
     snprintf(hall->model, sizeof hall->model, "%s", config->model ? config->model : "");
     snprintf(hall->weights, sizeof hall->weights, "%s", config->weights ? config->weights : "auto");
+    snprintf(hall->family, sizeof hall->family, "%s", config->family ? config->family : "");
     hall->side.turn = side_turn;
     hall->side.arg = hall;
     hall->side.fd[hall->side.fd_count++] = child_event;
     hall->side.fd[hall->side.fd_count++] = stop_fd();
-    if (!socket_dir(hall->sockets, sizeof hall->sockets, config->lock->dir, err) || !make_socket_dir(hall->sockets, err)) {
+    if (!socket_dir(hall->sockets, sizeof hall->sockets, config->lock->dir, err) || !make_socket_dir(hall->sockets, config->lock->dir, err)) {
         free(hall);
         return false;
     }
     snprintf(hall->endpoint, sizeof hall->endpoint, "ipc://%s/broker", hall->sockets);
-    session.endpoint = hall->endpoint;
     if (!find_program(hall->broker_program, sizeof hall->broker_program, "moothall-broker", err) ||
         !file_join(store, sizeof store, config->lock->dir, "store", err))
         goto fail;
@@ -660,7 +696,7 @@ bool private_hall_start(struct private_hall **out, struct link_context *context,
         goto fail;
     }
     if (!add_child(hall, false, 0, err) || !private_hall_add_workers(hall, config->workers, err) ||
-        !hall_new(&hall->session, context, &session, err))
+        !open_session(hall, err))
         goto fail;
     *out = hall;
     return true;
@@ -728,5 +764,11 @@ void private_hall_stop(struct private_hall *hall)
             close(child->log_fd);
     }
     file_remove_tree(hall->sockets, NULL);
+    {
+        char noted[PATH_SIZE];
+
+        if (file_join(noted, sizeof noted, hall->lock->dir, "sockets", NULL))
+            unlink(noted);
+    }
     free(hall);
 }

@@ -65,7 +65,7 @@ struct private_config {
     int sequences;          /* 0: the worker's default */
     const char *model;
     const char *weights;    /* "auto", "f32", "bf16" */
-    const char *listen;     /* NULL: the state directory's own ipc endpoint */
+    const char *family;     /* NULL or empty: the store's, or what the workers have in common */
 };
 
 bool private_hall_start(struct private_hall **hall, struct link_context *context, const struct private_config *config, struct err *err);

@@ -20,6 +20,7 @@
 #include "client/stop.h"
 #include "client/submitting.h"
 #include "client/verbs.h"
+#include "worker/model/model.h"
 
 enum {
     FETCH_WAIT_MS = 1000,
@@ -82,6 +83,7 @@ struct run {
     struct say_progress progress;
     int64_t status_ms;
     char waiting_for[160];
+    char family[40];                /* --mixed: go on in this one */
 };
 
 /* ---- before anything runs ------------------------------------------------------------------------ */
@@ -233,6 +235,27 @@ static bool begin(struct run *run, const struct run_identity *now, struct err *e
     return record_lines_save(&run->file, run->state, 1, err) && record_save(record, run->state, err);
 }
 
+/* An unfinished run goes on in the kernel family of its results: another one's bits differ. */
+static bool check_family(struct run *run, struct err *err)
+{
+    const struct backend *best;
+
+    if (run->shared || !*run->record.family)
+        return true;
+    best = backend_best(err);
+    if (!best)
+        return err_wrap(err, "this machine");
+    if (!strcmp(best->family, run->record.family))
+        return true;
+    if (!run->options.mixed)
+        return err_set(err, ERR_CONFLICT, "this run's results were computed in kernel family %s; this machine computes in %s, which gives other "
+                       "bits: continue on a machine that has the former, or --mixed to go on in the latter, or --restart", run->record.family, best->family);
+    say("going on in kernel family %s; the results so far were computed in %s", best->family, run->record.family);
+    snprintf(run->family, sizeof run->family, "%s", best->family);
+    *run->record.family = '\0'; /* learned again */
+    return true;
+}
+
 static bool begin_edition(struct run *run, const struct run_identity *now, bool update, bool retry, struct err *err)
 {
     struct record *record = &run->record;
@@ -267,6 +290,7 @@ static bool open_hall(struct run *run, struct err *err)
     struct private_config private_config = {
         .lock = &run->lock, .workers = run->record.ended ? 0 : (int)o->workers, .threads = (int)o->threads,
         .sequences = (int)o->sequences, .model = o->model, .weights = weights_choices[o->weights],
+        .family = run->family,
     };
     struct hall_welcome welcome;
 
@@ -518,10 +542,12 @@ static enum run_means prepare(struct run *run, struct err *err)
         if (!begin(run, &now, err))
             return RUN_REFUSE;
     } else if (means == RUN_EDITION) {
-        if (!begin_edition(run, &now, update, retry, err))
+        if (!check_family(run, err) || !begin_edition(run, &now, update, retry, err))
             return RUN_REFUSE;
     } else if (means == RUN_CONTINUE) {
         run->record.is = now;
+        if (!check_family(run, err))
+            return RUN_REFUSE;
         say("continuing an earlier run of %s", run->output);
     }
     return means;

@@ -1,5 +1,6 @@
 #include "client/submitting.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -46,6 +47,13 @@ static bool submit_line(struct hall *hall, const struct batch_file *file, const 
         if (strcmp(url, "/v1/completions") != 0)
             strcpy(url, "/v1/chat/completions");
         request_line_id(id, span_text(submission->batch), file->line[i].number);
+        if (!request.custom_id.size) {
+            /* Its line is the only name it has, and `--order completion` does not show it. */
+            char said[sizeof fault.message];
+
+            memcpy(said, fault.message, sizeof said);
+            snprintf(fault.message, sizeof fault.message, "line %u: %.*s", file->line[i].number, (int)sizeof said - 20, said);
+        }
         if (!request_fault_write(&fault, &error)) {
             buf_fini(&error);
             return err_set(err, ERR_IO, "no memory for line %u's error", file->line[i].number);

@@ -236,6 +236,12 @@ def options_and_model_may_not_change_in_the_middle():
     refused = place.call(*words)
     check(refused.code == 1 and "model has changed" in refused.err, refused)
     shutil.copy(os.path.join(MODEL, "config.json"), place.path("m/config.json"))
+    record = json.loads(place.read("out.jsonl.moothall/record.json"))
+    family = record["family"]
+    place.write("out.jsonl.moothall/record.json", json.dumps(dict(record, family="cpu-other")))
+    refused = place.call(*words)
+    check(refused.code == 1 and "cpu-other" in refused.err and family in refused.err and "--mixed" in refused.err, refused)
+    place.write("out.jsonl.moothall/record.json", json.dumps(record))
     ended = place.call(*words, "--workers", "3")
     check(ended.code == 0 and sures(place.results()) == undisturbed(items), ended)
     place.close()
@@ -289,6 +295,17 @@ def a_shared_hall():
     place.close()
 
 
+def a_runtime_directory_too_long_for_a_socket():
+    place = Place("path")
+    place.write("in.jsonl", lines(requests(3)))
+    place.env["XDG_RUNTIME_DIR"] = place.path("r" * 100)
+    os.makedirs(place.env["XDG_RUNTIME_DIR"], mode=0o700)
+    ended = place.run("in.jsonl", "--workers", "2")
+    check(ended.code == 0, ended)
+    check(not os.listdir(place.env["XDG_RUNTIME_DIR"]), "sockets where their path does not fit")
+    place.close()
+
+
 def programs_that_die_at_once():
     """Five deaths before it was ready end the run with the program's last words; a model that cannot be loaded does at once."""
     for program, script, says, quick in (
@@ -317,4 +334,5 @@ def programs_that_die_at_once():
 main({case.__name__: case for case in (
     signals_keep_what_is_done, a_second_signal_ends_at_once, the_same_run_twice_at_once, waits_for_the_children_of_a_killed_run,
     changed_input_is_refused_or_updated, retry_does_the_failed_again, a_finished_run_says_so,
-    options_and_model_may_not_change_in_the_middle, completion_order_has_each_once, a_shared_hall, programs_that_die_at_once)})
+    options_and_model_may_not_change_in_the_middle, completion_order_has_each_once, a_shared_hall,
+    a_runtime_directory_too_long_for_a_socket, programs_that_die_at_once)})
