@@ -47,7 +47,7 @@ static void test_shards_are_dealt_contiguous_and_in_proportion(void **state)
         struct err err = { 0 };
 
         for (int k = 0; k < table[i].count; k++) {
-            char name[16];
+            char name[32];
 
             snprintf(name, sizeof name, "worker-%d", k + 1);
             offers[table[i].count - 1 - k] = offer_of(name, table[i].memory[k]); /* in whatever order they came */
@@ -114,7 +114,7 @@ static void test_more_workers_than_shards_leaves_spares(void **state)
 
     (void)state;
     for (int i = 0; i < 10; i++) {
-        char name[16];
+        char name[32];
 
         snprintf(name, sizeof name, "w%d", i);
         offers[i] = offer_of(name, 100 << 20);
