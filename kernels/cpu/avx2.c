@@ -12,6 +12,7 @@
 
 #include "kernels/backend.h"
 
+#include <cpuid.h>
 #include <immintrin.h>
 #include <string.h>
 
@@ -26,8 +27,11 @@ enum {
 
 static bool avx2_usable(struct err *err)
 {
+    unsigned a, b, c = 0, d;
+
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c"))
+    /* F16C is asked of cpuid itself: not every compiler knows its name. */
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_F16C) || !__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
         return err_set(err, ERR_IO, "this CPU lacks AVX2, FMA or F16C, which the kernel family cpu-avx2 needs");
     return true;
 }

@@ -414,8 +414,7 @@ bool forward_run(struct forward *s, struct experts *experts, const struct forwar
                 ;
             continue;
         }
-        while (!forward_route(s, layer))
-            ;
+        forward_route(s, layer);
         if (!run_experts(s, experts, layer, err))
             return false;
     }

@@ -9,7 +9,7 @@
  *     for (layer = 0; layer < L; layer++) {
  *         while (!forward_attend(step, layer)) ...;
  *         if (config_layer_is_moe(config, layer)) {
- *             while (!forward_route(step, layer)) ...;
+ *             forward_route(step, layer);
  *             ... send step->carried and step->pairs to the holders; local shards: experts.h ...
  *             while (!forward_shared(step, layer)) ...;   // while the rows are away
  *             forward_combine(step, layer, sums, shard by shard);
@@ -61,8 +61,8 @@ void forward_begin(struct forward *step, const struct forward_row *rows, int row
 bool forward_attend(struct forward *step, int layer);
 bool forward_dense(struct forward *step, int layer);
 
-/* After it: carried rows and choices are there to be read until the layer is combined. */
-bool forward_route(struct forward *step, int layer);
+/* In one call: the router is small.  After it: carried rows and choices are there to be read until the layer is combined. */
+void forward_route(struct forward *step, int layer);
 int forward_row_count(const struct forward *step);
 const void *forward_carried(const struct forward *step);                       /* [row_count, H] in the carrier */
 const struct forward_choice *forward_choices(const struct forward *step);      /* [row_count, experts_per_token] */

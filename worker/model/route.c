@@ -22,10 +22,12 @@ static int best_of(const float *value, const bool *out, int count)
 /* score: [E] after the softmax; choice: [k], ascending by expert. */
 void route_choose(const struct model_config *c, const float *score, struct forward_choice *choice)
 {
-    bool out[CONFIG_EXPERTS_MAX] = { false }, chosen[CONFIG_EXPERTS_MAX] = { false };
+    bool out[CONFIG_EXPERTS_MAX], chosen[CONFIG_EXPERTS_MAX];
     int k = c->experts_per_token, each = c->experts / c->groups, n = 0;
     float sum = 0;
 
+    memset(out, 0, (size_t)c->experts);
+    memset(chosen, 0, (size_t)c->experts);
     if (c->topk_method == TOPK_GROUP_LIMITED) {
         bool kept[CONFIG_SHARDS_MAX] = { false };
         float group[CONFIG_SHARDS_MAX];
@@ -78,26 +80,21 @@ static void route_unit(void *context, int unit)
     }
 }
 
-bool forward_route(struct forward *s, int layer)
+void forward_route(struct forward *s, int layer)
 {
     const struct model_config *c = &s->model->config;
     const struct layer_weights *w = s->model->layer + layer;
-    int64_t budget = piece_budget(s->model);
+    int64_t budget = INT64_MAX;
     struct route r = { .step = s };
     int units;
 
     assert(config_layer_is_moe(c, layer));
-    if (s->phase == 0) {
-        forward_norm_rows(s, s->u, s->x, w->mlp_norm, s->row_count, c->hidden, c->norm_eps);
-        s->phase = 1;
-    }
-    if (!matmul_piece(s, &s->at, &budget, s->scores, (size_t)c->experts, s->u, (size_t)c->hidden, s->row_count, &w->router, NULL))
-        return false;
+    forward_norm_rows(s, s->u, s->x, w->mlp_norm, s->row_count, c->hidden, c->norm_eps);
+    while (!matmul_piece(s, &s->at, &budget, s->scores, (size_t)c->experts, s->u, (size_t)c->hidden, s->row_count, &w->router, NULL))
+        ;
     units = piece_units(s->model, s->row_count, (int64_t)s->row_count * c->experts * (8 + c->experts_per_token), POOL_UNITS_MAX);
     r.block = (s->row_count + units - 1) / units;
     pool_run(s->model->pool, route_unit, &r, units);
-    s->phase = 0;
-    return true;
 }
 
 int forward_row_count(const struct forward *s)
