@@ -24,28 +24,28 @@
 enum {
     BATCH_LINES_MAX = 10 * 1000 * 1000, /* a broker takes as many positions */
     BATCH_DIGEST_SIZE = 16,
-    BATCH_REPORTED_MAX = 20, /* bad lines that are reported one by one */
+    BATCH_REPORTED_MAX = 1000, /* bad lines that are reported one by one */
 };
 
 enum batch_fault {
     BATCH_GOOD,
-    BATCH_WRONG,     /* request_read says why */
+    BATCH_WRONG, /* request_read says why */
     BATCH_TOO_LONG,
     BATCH_DUPLICATE, /* its custom_id is an earlier line's */
 };
 
 struct batch_line {
     uint64_t offset;
-    uint64_t size;    /* without its end */
-    uint32_t number;  /* from 1 */
-    uint32_t twin;    /* BATCH_DUPLICATE: the number of the first line with this custom_id */
-    uint8_t fault;    /* enum batch_fault */
+    uint64_t size;                     /* without its end */
+    uint32_t number;                   /* from 1 */
+    uint32_t twin;                     /* BATCH_DUPLICATE: the number of the first line with this custom_id */
+    uint8_t fault;                     /* enum batch_fault */
     uint8_t digest[BATCH_DIGEST_SIZE]; /* of what is asked, not of how it is spelled */
 };
 
 struct batch_file {
     int fd;
-    char name[256];   /* for messages */
+    char name[256]; /* for messages */
     struct batch_line *line;
     size_t count;
     size_t bad_count;
@@ -58,13 +58,14 @@ bool batch_file_open(struct batch_file *file, const char *path, const char *spoo
 void batch_file_close(struct batch_file *file); /* a zeroed one is fine */
 
 /* The first pass.  Every bad line is reported to `report` (may be NULL) in file order.  True also when
- * lines are bad; false when the file cannot be read, or has more lines than BATCH_LINES_MAX, or a stop was asked. */
+ * lines are bad; false when the file cannot be read, or has more lines than BATCH_LINES_MAX, or a stop was
+ * asked. */
 typedef void batch_report(void *arg, uint64_t number, const struct request_fault *fault);
 bool batch_file_check(struct batch_file *file, batch_report *report, void *arg, struct err *err);
 
 /* One line again.  *refused tells whether fault (else request) was filled; request->custom_id is set
  * either way, and empty where the line has none.  ERR_CONFLICT when the file has changed since the check. */
-bool batch_file_read(const struct batch_file *file, size_t position, struct arena *arena, struct request *request,
-                     struct request_fault *fault, bool *refused, struct err *err);
+bool batch_file_read(const struct batch_file *file, size_t position, struct arena *arena,
+                     struct request *request, struct request_fault *fault, bool *refused, struct err *err);
 
 #endif

@@ -17,12 +17,14 @@ void bad_lines_report(void *arg, uint64_t number, const struct request_fault *fa
 void bad_lines_end(const struct bad_lines *bad)
 {
     if (bad->count > BATCH_REPORTED_MAX)
-        say_error("%s: and %llu more bad lines", bad->name, (unsigned long long)(bad->count - BATCH_REPORTED_MAX));
+        say_error("%s: and %llu more bad lines", bad->name,
+                  (unsigned long long)(bad->count - BATCH_REPORTED_MAX));
 }
 
 /* The longest custom_id is bounded by request.h; U+0000 in one is refused there. */
-static bool submit_line(struct hall *hall, const struct batch_file *file, const struct hall_submission *submission, size_t i,
-                        uint32_t payload_max, struct arena *arena, struct err *err)
+static bool submit_line(struct hall *hall, const struct batch_file *file,
+                        const struct hall_submission *submission, size_t i, uint32_t payload_max,
+                        struct arena *arena, struct err *err)
 {
     struct request request;
     struct request_fault fault;
@@ -36,9 +38,11 @@ static bool submit_line(struct hall *hall, const struct batch_file *file, const 
         return false;
     if (!refused && request.body.size > payload_max) {
         refused = true;
-        request_fault_set(&fault, 413, "body_too_long", "body", "the body has %zu bytes, this broker takes %u", request.body.size, payload_max);
+        request_fault_set(&fault, 413, "body_too_long", "body",
+                          "the body has %zu bytes, this broker takes %u", request.body.size, payload_max);
     }
-    snprintf(custom_id, sizeof custom_id, "%.*s", (int)request.custom_id.size, request.custom_id.size ? (const char *)request.custom_id.data : "");
+    snprintf(custom_id, sizeof custom_id, "%.*s", (int)request.custom_id.size,
+             request.custom_id.size ? (const char *)request.custom_id.data : "");
     snprintf(url, sizeof url, "%.*s", (int)(request.url.size < sizeof url ? request.url.size : 0),
              request.url.size ? (const char *)request.url.data : "");
     if (refused) {
@@ -52,7 +56,8 @@ static bool submit_line(struct hall *hall, const struct batch_file *file, const 
             char said[sizeof fault.message];
 
             memcpy(said, fault.message, sizeof said);
-            snprintf(fault.message, sizeof fault.message, "line %u: %.*s", file->line[i].number, (int)sizeof said - 20, said);
+            snprintf(fault.message, sizeof fault.message, "line %u: %.*s", file->line[i].number,
+                     (int)sizeof said - 20, said);
         }
         if (!request_fault_write(&fault, &error)) {
             buf_fini(&error);
@@ -74,10 +79,12 @@ static bool submit_line(struct hall *hall, const struct batch_file *file, const 
     return ok;
 }
 
-bool submit_all(struct hall *hall, const struct batch_file *file, const char *queue, const char *batch, Moothall__SubmitMode mode,
-                struct err *err)
+bool submit_all(struct hall *hall, const struct batch_file *file, const char *queue, const char *batch,
+                Moothall__SubmitMode mode, struct err *err)
 {
-    struct hall_submission submission = { .queue = queue, .batch = batch, .batch_total = (uint32_t)file->count, .mode = mode };
+    struct hall_submission submission = {
+        .queue = queue, .batch = batch, .batch_total = (uint32_t)file->count, .mode = mode
+    };
     struct say_progress progress = { .what = "submitted", .total = file->count };
     struct hall_tally before = hall_tally(hall), now;
     struct hall_welcome welcome;
@@ -98,8 +105,11 @@ bool submit_all(struct hall *hall, const struct batch_file *file, const char *qu
     arena_fini(&arena);
     now = hall_tally(hall);
     if (ok && now.conflict > before.conflict)
-        return err_set(err, ERR_CONFLICT, "line %u and %llu more are known in batch %s with another body (%s); --update replaces them",
-                       file->line[now.conflict_position].number, (unsigned long long)(now.conflict - before.conflict - 1), batch,
-                       *now.conflict_reason ? now.conflict_reason : "no reason given");
+        return err_set(
+            err, ERR_CONFLICT,
+            "line %u and %llu more are known in batch %s with another body (%s); --update replaces them",
+            file->line[now.conflict_position].number,
+            (unsigned long long)(now.conflict - before.conflict - 1), batch,
+            *now.conflict_reason ? now.conflict_reason : "no reason given");
     return ok;
 }
