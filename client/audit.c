@@ -40,7 +40,8 @@ static bool audit(struct hall *hall, const char *batch, struct sums *sums, struc
 
         ask.batch = (char *)(uintptr_t)batch;
         ask.after = after;
-        if (!hall_ask(hall, MOOTHALL__ENVELOPE__BODY_AUDIT_ASK, &ask, MOOTHALL__ENVELOPE__BODY_AUDIT, &answer, err))
+        if (!hall_ask(hall, MOOTHALL__ENVELOPE__BODY_AUDIT_ASK, &ask, MOOTHALL__ENVELOPE__BODY_AUDIT, &answer,
+                      err))
             return false;
         a = answer->envelope->audit;
         sums->jobs += a->jobs;
@@ -80,17 +81,20 @@ static int audit_verb(const struct verb *verb, int argc, char **argv)
         return say_failed("audit", &err);
     faults = sums.missing + sums.doubled + sums.corrupt + sums.holes;
     if (options.json)
-        printf("{\"verdict\":\"%s\",\"jobs\":%" PRIu64 ",\"generations\":%" PRIu64 ",\"entries\":%" PRIu64 ",\"unfinished\":%" PRIu64
-               ",\"missing\":%" PRIu64 ",\"doubled\":%" PRIu64 ",\"corrupt\":%" PRIu64 ",\"holes\":%" PRIu64 "}\n",
-               faults ? "faults" : "clean", sums.jobs, sums.generations, sums.entries, sums.unfinished, sums.missing, sums.doubled,
-               sums.corrupt, sums.holes);
+        printf("{\"verdict\":\"%s\",\"jobs\":%" PRIu64 ",\"generations\":%" PRIu64 ",\"entries\":%" PRIu64
+               ",\"unfinished\":%" PRIu64 ",\"missing\":%" PRIu64 ",\"doubled\":%" PRIu64
+               ",\"corrupt\":%" PRIu64 ",\"holes\":%" PRIu64 "}\n",
+               faults ? "faults" : "clean", sums.jobs, sums.generations, sums.entries, sums.unfinished,
+               sums.missing, sums.doubled, sums.corrupt, sums.holes);
     else if (!faults)
-        printf("audit: clean: %" PRIu64 " jobs, %" PRIu64 " generations, %" PRIu64 " entries, %" PRIu64 " unfinished; none missing, none doubled\n",
+        printf("audit: clean: %" PRIu64 " jobs, %" PRIu64 " generations, %" PRIu64 " entries, %" PRIu64
+               " unfinished; none missing, none doubled\n",
                sums.jobs, sums.generations, sums.entries, sums.unfinished);
     else
-        printf("audit: FAULTS: %" PRIu64 " jobs, %" PRIu64 " generations, %" PRIu64 " entries: %" PRIu64 " missing, %" PRIu64 " doubled, %" PRIu64
-               " corrupt, %" PRIu64 " holes; first: %s\n",
-               sums.jobs, sums.generations, sums.entries, sums.missing, sums.doubled, sums.corrupt, sums.holes, sums.first_fault);
+        printf("audit: FAULTS: %" PRIu64 " jobs, %" PRIu64 " generations, %" PRIu64 " entries: %" PRIu64
+               " missing, %" PRIu64 " doubled, %" PRIu64 " corrupt, %" PRIu64 " holes; first: %s\n",
+               sums.jobs, sums.generations, sums.entries, sums.missing, sums.doubled, sums.corrupt,
+               sums.holes, sums.first_fault);
     if (fflush(stdout) != 0) {
         err_errno(&err, "write standard output");
         return say_failed("audit", &err);
@@ -106,7 +110,8 @@ const struct verb verb_audit = {
     .name = "audit",
     .what = "checks that every job that has ended has exactly one result",
     .words = "--broker ENDPOINT | --state DIR [--batch B] [--json]",
-    .more = "Counts, in bounded slices, entries missing, doubled or damaged, and holes in the result queues.\nExit status 1 when there is a fault.",
+    .more = "Counts, in bounded slices, entries missing, doubled or damaged, and holes in the result "
+            "queues.\nExit status 1 when there is a fault.",
     .example = "moothall audit --state results.jsonl.moothall",
     .fields = fields,
     .field_count = OPTION_COUNT(fields),

@@ -37,7 +37,8 @@ bool batch_file_open(struct batch_file *file, const char *path, const char *spoo
         goto out;
     }
     if (S_ISDIR(st.st_mode)) {
-        err_set(err, ERR_INPUT, "%s is a directory; expected a file of requests, one JSON object a line", file->name);
+        err_set(err, ERR_INPUT, "%s is a directory; expected a file of requests, one JSON object a line",
+                file->name);
         goto out;
     }
     if (S_ISREG(st.st_mode) && lseek(from, 0, SEEK_SET) == 0) {
@@ -110,7 +111,7 @@ void batch_file_close(struct batch_file *file)
 /* ---- which custom_ids there were: hashes, verified against the file on a match --------------------- */
 
 struct seen {
-    uint64_t *hash;      /* 0: free */
+    uint64_t *hash; /* 0: free */
     uint32_t *position;
     size_t capacity, count;
     uint8_t key[crypto_shorthash_KEYBYTES]; /* random: no input can be made to collide */
@@ -153,13 +154,14 @@ static bool seen_grow(struct seen *seen)
 
 static void fault_too_long(struct request_fault *fault, uint64_t size)
 {
-    request_fault_set(fault, 413, "line_too_long", NULL, "the line has %llu bytes, at most %d are allowed", (unsigned long long)size,
-                      REQUEST_LINE_MAX);
+    request_fault_set(fault, 413, "line_too_long", NULL, "the line has %llu bytes, at most %d are allowed",
+                      (unsigned long long)size, REQUEST_LINE_MAX);
 }
 
 static void fault_duplicate(struct request_fault *fault, struct span custom_id, uint32_t twin)
 {
-    request_fault_set(fault, 400, "duplicate_custom_id", "custom_id", "custom_id \"%.*s\" is line %u's already; expected each only once",
+    request_fault_set(fault, 400, "duplicate_custom_id", "custom_id",
+                      "custom_id \"%.*s\" is line %u's already; expected each only once",
                       (int)(custom_id.size < 200 ? custom_id.size : 200), (const char *)custom_id.data, twin);
 }
 
@@ -189,20 +191,23 @@ static bool judge(struct arena *arena, struct span line, struct request *request
     return false;
 }
 
-static bool read_again(const struct batch_file *file, const struct batch_line *line, struct buf *into, struct err *err)
+static bool read_again(const struct batch_file *file, const struct batch_line *line, struct buf *into,
+                       struct err *err)
 {
     into->size = 0;
     if (!buf_reserve(into, line->size + 1))
         return err_set(err, ERR_IO, "no memory for line %u", line->number);
     while (into->size < line->size) {
-        ssize_t n = pread(file->fd, into->data + into->size, line->size - into->size, (off_t)(line->offset + into->size));
+        ssize_t n = pread(file->fd, into->data + into->size, line->size - into->size,
+                          (off_t)(line->offset + into->size));
 
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
             return err_errno(err, "read %s, line %u", file->name, line->number);
         if (n == 0)
-            return err_set(err, ERR_CONFLICT, "%s, line %u: the file was changed while it was read", file->name, line->number);
+            return err_set(err, ERR_CONFLICT, "%s, line %u: the file was changed while it was read",
+                           file->name, line->number);
         into->size += (size_t)n;
     }
     return true;
@@ -212,7 +217,7 @@ struct check {
     struct batch_file *file;
     struct seen seen;
     struct arena arena;
-    struct buf again;      /* an earlier line, read once more */
+    struct buf again; /* an earlier line, read once more */
     size_t capacity;
     batch_report *report;
     void *arg;
@@ -220,7 +225,8 @@ struct check {
 };
 
 /* The number of the earlier line that has this custom_id, or 0. */
-static bool find_twin(struct check *check, struct span custom_id, uint64_t hash, uint32_t *twin, struct err *err)
+static bool find_twin(struct check *check, struct span custom_id, uint64_t hash, uint32_t *twin,
+                      struct err *err)
 {
     const struct seen *seen = &check->seen;
 
@@ -249,8 +255,8 @@ static bool find_twin(struct check *check, struct span custom_id, uint64_t hash,
 }
 
 /* text: the line, unless it was too long to keep; then hash is of its bytes. */
-static bool add_line(struct check *check, uint64_t offset, uint64_t size, uint32_t number, const struct span *text,
-                     crypto_generichash_state *hash, struct err *err)
+static bool add_line(struct check *check, uint64_t offset, uint64_t size, uint32_t number,
+                     const struct span *text, crypto_generichash_state *hash, struct err *err)
 {
     struct batch_file *file = check->file;
     struct batch_line *line;
@@ -434,8 +440,8 @@ out:
     return ok;
 }
 
-bool batch_file_read(const struct batch_file *file, size_t position, struct arena *arena, struct request *request,
-                     struct request_fault *fault, bool *refused, struct err *err)
+bool batch_file_read(const struct batch_file *file, size_t position, struct arena *arena,
+                     struct request *request, struct request_fault *fault, bool *refused, struct err *err)
 {
     const struct batch_line *line = &file->line[position];
     uint8_t digest[BATCH_DIGEST_SIZE];
@@ -463,6 +469,7 @@ bool batch_file_read(const struct batch_file *file, size_t position, struct aren
         fault_duplicate(fault, request->custom_id, line->twin);
     }
     if (memcmp(digest, line->digest, sizeof digest) != 0)
-        return err_set(err, ERR_CONFLICT, "%s, line %u: the file was changed while it was read", file->name, line->number);
+        return err_set(err, ERR_CONFLICT, "%s, line %u: the file was changed while it was read", file->name,
+                       line->number);
     return true;
 }

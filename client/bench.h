@@ -1,4 +1,5 @@
-/* bench - measurements that a user can repeat: one JSON object a line, every setting that the figure depends on in it. */
+/* bench - measurements that a user can repeat: one JSON object a line, every setting that the figure depends
+ * on in it. */
 
 #ifndef CLIENT_BENCH_H
 #define CLIENT_BENCH_H
@@ -23,6 +24,7 @@ bool bench_hall(const struct bench_options *options, struct err *err);
 const char *bench_filesystem(const char *path);
 
 /* A directory for a measurement's hall: --state, or a new one under $TMPDIR or /var/tmp. */
-bool bench_directory(const struct bench_options *options, const char *what, char *dir, int size, struct err *err);
+bool bench_directory(const struct bench_options *options, const char *what, char *dir, int size,
+                     struct err *err);
 
 #endif

@@ -29,14 +29,14 @@ struct setting {
     struct private_hall *private_hall;
     struct hall *hall;
     double rate[1 + ROUNDS_MAX]; /* the first warms up */
-    double tokens;          /* of all rounds but the first */
+    double tokens;               /* of all rounds but the first */
     double messages, bytes;
     char numerics[80], family[40];
-    const char *weights;    /* that it computes in */
+    const char *weights; /* that it computes in */
 };
 
 struct work {
-    int32_t *id;            /* that may stand in a prompt */
+    int32_t *id; /* that may stand in a prompt */
     size_t id_count;
     const struct bench_options *options;
 };
@@ -47,24 +47,32 @@ static bool status(struct setting *s, const char *batch, const Moothall__Status 
     const struct link_message *answer;
 
     ask.batch = (char *)(uintptr_t)batch;
-    if (!hall_ask(s->hall, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask, MOOTHALL__ENVELOPE__BODY_STATUS, &answer, err))
+    if (!hall_ask(s->hall, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask, MOOTHALL__ENVELOPE__BODY_STATUS,
+                  &answer, err))
         return false;
     *out = answer->envelope->status;
     private_hall_note(s->private_hall, *out);
     return true;
 }
 
-static bool open_setting(struct setting *s, struct link_context *context, const struct bench_options *o, const char *name, struct err *err)
+static bool open_setting(struct setting *s, struct link_context *context, const struct bench_options *o,
+                         const char *name, struct err *err)
 {
     static const char *const weights[] = { "auto", "f32", "bf16" };
-    struct private_config config = { .lock = &s->lock, .workers = s->workers, .threads = s->threads, .sequences = (int)o->sequences,
-                                     .model = o->model, .weights = weights[o->weights] };
-    struct hall_config hall_config = { .name = "bench", .role = MOOTHALL__ROLE__CLIENT, .timeout_ms = INT64_MAX,
-                                       .silent = true }; /* one hall hears nothing from us while the other is measured */
+    struct private_config config = { .lock = &s->lock,
+                                     .workers = s->workers,
+                                     .threads = s->threads,
+                                     .sequences = (int)o->sequences,
+                                     .model = o->model,
+                                     .weights = weights[o->weights] };
+    struct hall_config hall_config = {
+        .name = "bench", .role = MOOTHALL__ROLE__CLIENT, .timeout_ms = INT64_MAX, .silent = true
+    }; /* one hall hears nothing from us while the other is measured */
     int64_t until_ms = clock_now_ms() + SEAT_PATIENCE_MS;
     const Moothall__Status *st;
 
-    if (!bench_directory(o, name, s->dir, sizeof s->dir, err) || !state_lock_take(&s->lock, s->dir, "bench", err) ||
+    if (!bench_directory(o, name, s->dir, sizeof s->dir, err) ||
+        !state_lock_take(&s->lock, s->dir, "bench", err) ||
         !private_hall_start(&s->private_hall, context, &config, err))
         return false;
     hall_config.endpoint = private_hall_endpoint(s->private_hall);
@@ -81,7 +89,8 @@ static bool open_setting(struct setting *s, struct link_context *context, const 
         if (seated == (size_t)s->workers && !st->n_unseated)
             return true;
         if (clock_now_ms() > until_ms)
-            return err_set(err, ERR_TIMEOUT, "the workers were not seated within %d minutes", SEAT_PATIENCE_MS / 60000);
+            return err_set(err, ERR_TIMEOUT, "the workers were not seated within %d minutes",
+                           SEAT_PATIENCE_MS / 60000);
         usleep(50 * 1000);
     }
 }
@@ -130,7 +139,9 @@ static bool measure(struct setting *s, struct work *work, int round, struct err 
 {
     const struct bench_options *o = work->options;
     char batch[40];
-    struct hall_submission submission = { .queue = "bench", .batch = batch, .batch_total = (uint32_t)o->requests };
+    struct hall_submission submission = { .queue = "bench",
+                                          .batch = batch,
+                                          .batch_total = (uint32_t)o->requests };
     const Moothall__Status *st;
     double messages, bytes, bytes_after, tokens;
     int64_t begin_ns;
@@ -144,7 +155,9 @@ static bool measure(struct setting *s, struct work *work, int round, struct err 
     for (uint32_t i = 0; i < o->requests; i++) {
         struct buf body = { 0 };
         char id[REQUEST_JOB_ID_SIZE], custom_id[24];
-        struct hall_job job = { .id = id, .custom_id = custom_id, .position = i, .seed = i + 1, .endpoint = "/v1/completions" };
+        struct hall_job job = {
+            .id = id, .custom_id = custom_id, .position = i, .seed = i + 1, .endpoint = "/v1/completions"
+        };
         bool ok;
 
         snprintf(custom_id, sizeof custom_id, "%u", i);
@@ -173,12 +186,15 @@ static bool measure(struct setting *s, struct work *work, int round, struct err 
         fetch.items_max = 1;
         fetch.bytes_max = 1 << 20;
         fetch.wait_ms = 1000;
-        if (!hall_ask(s->hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES, &answer, err))
+        if (!hall_ask(s->hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES,
+                      &answer, err))
             return false;
         entries = answer->envelope->entries;
         if (entries->n_entry && entries->entry[0]->state != MOOTHALL__STATE__DONE)
-            return err_set(err, ERR_INPUT, "a request of the measurement failed: %.500s %.*s", entries->entry[0]->reason,
-                           (int)(answer->payload.size < 300 ? answer->payload.size : 300), (const char *)answer->payload.data);
+            return err_set(err, ERR_INPUT, "a request of the measurement failed: %.500s %.*s",
+                           entries->entry[0]->reason,
+                           (int)(answer->payload.size < 300 ? answer->payload.size : 300),
+                           (const char *)answer->payload.data);
         if (!status(s, batch, &st, err))
             return false;
         if (st->counts && st->counts->done + st->counts->failed + st->counts->dead >= (uint64_t)o->requests)
@@ -212,20 +228,27 @@ static double median(double *value, int count)
     return count % 2 ? value[count / 2] : (value[count / 2 - 1] + value[count / 2]) / 2;
 }
 
-static void print_line(const char *which, double value, const char *unit, const struct setting *s, const struct bench_options *o)
+static void print_line(const char *which, double value, const char *unit, const struct setting *s,
+                       const struct bench_options *o)
 {
-    printf("{\"bench\":\"hall\",\"case\":\"%s\",\"value\":%.4g,\"unit\":\"%s\",\"workers\":%d,\"threads\":%d,\"weights\":\"%s\",\"numerics\":\"%s\",\"family\":\"%s\","
-           "\"sequences\":%" PRId64 ",\"requests\":%" PRId64 ",\"prompt_tokens\":%" PRId64 ",\"max_tokens\":%" PRId64 ",\"rounds\":%" PRId64
+    printf("{\"bench\":\"hall\",\"case\":\"%s\",\"value\":%.4g,\"unit\":\"%s\",\"workers\":%d,\"threads\":%d,"
+           "\"weights\":\"%s\",\"numerics\":\"%s\",\"family\":\"%s\","
+           "\"sequences\":%" PRId64 ",\"requests\":%" PRId64 ",\"prompt_tokens\":%" PRId64
+           ",\"max_tokens\":%" PRId64 ",\"rounds\":%" PRId64
            ",\"cores\":%ld,\"durability\":\"fsync\",\"version\":\"%s\"}\n",
-           which, value, unit, s->workers, s->threads, s->weights, s->numerics, s->family, o->sequences, o->requests, o->prompt_tokens, o->max_tokens, o->rounds,
-           sysconf(_SC_NPROCESSORS_ONLN), MOOTHALL_VERSION);
+           which, value, unit, s->workers, s->threads, s->weights, s->numerics, s->family, o->sequences,
+           o->requests, o->prompt_tokens, o->max_tokens, o->rounds, sysconf(_SC_NPROCESSORS_ONLN),
+           MOOTHALL_VERSION);
     fflush(stdout);
 }
 
 /* What "auto" comes to. */
 static bool find_weights(const struct bench_options *o, const char **weights, struct err *err)
 {
-    struct model_options options = { .threads = 1, .weights = o->weights == 1 ? WEIGHTS_F32 : o->weights == 2 ? WEIGHTS_BF16 : WEIGHTS_OF_CHECKPOINT };
+    struct model_options options = { .threads = 1,
+                                     .weights = o->weights == 1   ? WEIGHTS_F32
+                                                : o->weights == 2 ? WEIGHTS_BF16
+                                                                  : WEIGHTS_OF_CHECKPOINT };
     struct model *model;
 
     if (!model_open(&model, o->model, &options, err))
@@ -252,7 +275,8 @@ static bool find_ids(struct work *work, struct err *err)
         if (tokenizer_has(tokenizer, id) && !tokenizer_is_control(tokenizer, id))
             work->id[work->id_count++] = id;
     tokenizer_free(tokenizer);
-    return work->id_count > 0 || err_set(err, ERR_INPUT, "%s: the tokenizer has no ids", work->options->model);
+    return work->id_count > 0 ||
+           err_set(err, ERR_INPUT, "%s: the tokenizer has no ids", work->options->model);
 }
 
 bool bench_hall(const struct bench_options *o, struct err *err)
@@ -278,7 +302,9 @@ bool bench_hall(const struct bench_options *o, struct err *err)
         err_set(err, ERR_INPUT, "no model: expected --model DIR");
         goto out;
     }
-    if (!find_ids(&work, err) || !find_weights(o, &set[0].weights, err) || !find_weights(o, &set[1].weights, err) || !open_setting(&set[0], context, o, "shared", err) || !open_setting(&set[1], context, o, "single", err))
+    if (!find_ids(&work, err) || !find_weights(o, &set[0].weights, err) ||
+        !find_weights(o, &set[1].weights, err) || !open_setting(&set[0], context, o, "shared", err) ||
+        !open_setting(&set[1], context, o, "single", err))
         goto out;
     for (int i = 0; i < 2; i++) /* warms up: pages, caches, threads */
         if (!measure(&set[i], &work, 0, err))

@@ -1,4 +1,5 @@
-/* bench queue - how fast a broker takes jobs durably, and how fast it brings them through their whole life. */
+/* bench queue - how fast a broker takes jobs durably, and how fast it brings them through their whole life.
+ */
 
 #include <inttypes.h>
 #include <sodium.h>
@@ -41,7 +42,8 @@ static bool place_open(struct place *place, const struct bench_options *o, struc
         snprintf(place->endpoint, sizeof place->endpoint, "%s", o->broker);
         return true;
     }
-    if (!bench_directory(o, "queue", place->dir, sizeof place->dir, err) || !state_lock_take(&place->lock, place->dir, "bench", err) ||
+    if (!bench_directory(o, "queue", place->dir, sizeof place->dir, err) ||
+        !state_lock_take(&place->lock, place->dir, "bench", err) ||
         !private_hall_start(&place->private_hall, place->context, &config, err))
         return false;
     snprintf(place->filesystem, sizeof place->filesystem, "%s", bench_filesystem(place->dir));
@@ -63,13 +65,16 @@ static bool look_after(struct place *place, struct err *err)
     return place->private_hall ? private_hall_turn(place->private_hall, err) : stop_check(err);
 }
 
-static void print_result(const char *which, double rate, const struct bench_options *o, const struct place *place, int64_t clients,
-                         int64_t in_flight, uint64_t jobs, double seconds)
+static void print_result(const char *which, double rate, const struct bench_options *o,
+                         const struct place *place, int64_t clients, int64_t in_flight, uint64_t jobs,
+                         double seconds)
 {
-    printf("{\"bench\":\"queue\",\"case\":\"%s\",\"value\":%.1f,\"unit\":\"jobs/s\",\"jobs\":%" PRIu64 ",\"seconds\":%.3f,\"clients\":%" PRId64
-           ",\"in_flight\":%" PRId64 ",\"size\":%" PRId64 ",\"jobs_per_message\":1,\"durability\":\"fsync\",\"filesystem\":\"%s\",\"broker\":\"%s\",\"cores\":%ld,\"version\":\"%s\"}\n",
-           which, rate, jobs, seconds, clients, in_flight, o->size_bytes, place->filesystem, *o->broker ? "given" : "private",
-           sysconf(_SC_NPROCESSORS_ONLN), MOOTHALL_VERSION);
+    printf("{\"bench\":\"queue\",\"case\":\"%s\",\"value\":%.1f,\"unit\":\"jobs/s\",\"jobs\":%" PRIu64
+           ",\"seconds\":%.3f,\"clients\":%" PRId64 ",\"in_flight\":%" PRId64 ",\"size\":%" PRId64
+           ",\"jobs_per_message\":1,\"durability\":\"fsync\",\"filesystem\":\"%s\",\"broker\":\"%s\","
+           "\"cores\":%ld,\"version\":\"%s\"}\n",
+           which, rate, jobs, seconds, clients, in_flight, o->size_bytes, place->filesystem,
+           *o->broker ? "given" : "private", sysconf(_SC_NPROCESSORS_ONLN), MOOTHALL_VERSION);
     fflush(stdout);
 }
 
@@ -89,7 +94,8 @@ static void source_open(struct source *source, const char *what, size_t size, ui
     memset(source, 0, sizeof *source);
     randombytes_buf(&random, sizeof random);
     snprintf(source->batch, sizeof source->batch, "bench-%s-%016" PRIx64, what, random);
-    source->submission = (struct hall_submission){ .queue = "bench", .batch = source->batch, .batch_total = (uint32_t)total };
+    source->submission =
+        (struct hall_submission){ .queue = "bench", .batch = source->batch, .batch_total = (uint32_t)total };
     source->size = size;
     source->total = total;
     source->body = malloc(size);
@@ -103,12 +109,16 @@ static bool source_submit(struct source *source, struct hall *hall, struct err *
 {
     char id[48];
     int n = snprintf(id, sizeof id, "%s-%" PRIu64, source->batch + 6, source->next);
-    struct hall_job job = { .id = id, .custom_id = "", .position = (uint32_t)source->next, .endpoint = "/v1/completions",
+    struct hall_job job = { .id = id,
+                            .custom_id = "",
+                            .position = (uint32_t)source->next,
+                            .endpoint = "/v1/completions",
                             .body = span_of(source->body, source->size) };
 
     memcpy(source->body, id, (size_t)n < source->size ? (size_t)n : source->size); /* no two bodies alike */
     source->next++;
-    return hall_submit(hall, &source->submission, &job, err) && hall_submit_push(hall, &source->submission, err);
+    return hall_submit(hall, &source->submission, &job, err) &&
+           hall_submit_push(hall, &source->submission, err);
 }
 
 /* ---- case submit ------------------------------------------------------------------------------------ */
@@ -116,7 +126,10 @@ static bool source_submit(struct source *source, struct hall *hall, struct err *
 static bool measure_submit(struct place *place, const struct bench_options *o, struct err *err)
 {
     struct hall *hall[CLIENTS_MAX] = { 0 };
-    struct hall_config config = { .endpoint = place->endpoint, .name = "bench", .role = MOOTHALL__ROLE__CLIENT, .timeout_ms = PATIENCE_MS };
+    struct hall_config config = { .endpoint = place->endpoint,
+                                  .name = "bench",
+                                  .role = MOOTHALL__ROLE__CLIENT,
+                                  .timeout_ms = PATIENCE_MS };
     struct source source;
     struct link *links[CLIENTS_MAX];
     bool ready[CLIENTS_MAX], ok = true;
@@ -136,7 +149,8 @@ static bool measure_submit(struct place *place, const struct bench_options *o, s
             if (!ready[i])
                 continue;
             ok = hall_turn(hall[i], err);
-            while (ok && hall_unanswered(hall[i]) < o->in_flight && hall_is_open(hall[i]) && source.next < source.total)
+            while (ok && hall_unanswered(hall[i]) < o->in_flight && hall_is_open(hall[i]) &&
+                   source.next < source.total)
                 ok = source_submit(&source, hall[i], err);
         }
         for (int i = 0; i < o->clients; i++) {
@@ -158,8 +172,8 @@ static bool measure_submit(struct place *place, const struct bench_options *o, s
         acknowledged += tally.accepted;
     }
     if (ok)
-        print_result("submit", (double)acknowledged * 1e9 / (double)(now_ns - begin_ns), o, place, o->clients, o->in_flight, acknowledged,
-                     (double)(now_ns - begin_ns) / 1e9);
+        print_result("submit", (double)acknowledged * 1e9 / (double)(now_ns - begin_ns), o, place, o->clients,
+                     o->in_flight, acknowledged, (double)(now_ns - begin_ns) / 1e9);
     for (int i = 0; ok && i < o->clients; i++) /* so that nothing is left under way for the next case */
         ok = hall_submit_end(hall[i], &source.submission, err);
     for (int i = 0; i < o->clients; i++)
@@ -168,7 +182,8 @@ static bool measure_submit(struct place *place, const struct bench_options *o, s
     return ok;
 }
 
-/* ---- case life: a worker that answers without computing --------------------------------------------------- */
+/* ---- case life: a worker that answers without computing ---------------------------------------------------
+ */
 
 struct idler {
     struct link *link;
@@ -215,8 +230,9 @@ static bool idler_hello(struct idler *idler)
 
 static void idler_answer(struct idler *idler, const Moothall__Lease *lease)
 {
-    static const char body[] = "{\"object\":\"text_completion\",\"model\":\"idle\",\"choices\":[],\"usage\":{\"prompt_tokens\":0,"
-                               "\"completion_tokens\":0,\"total_tokens\":0}}";
+    static const char body[] =
+        "{\"object\":\"text_completion\",\"model\":\"idle\",\"choices\":[],\"usage\":{\"prompt_tokens\":0,"
+        "\"completion_tokens\":0,\"total_tokens\":0}}";
     Moothall__Result result = MOOTHALL__RESULT__INIT;
     static char numerics[] = "idle";
 
@@ -258,7 +274,8 @@ static bool idler_turn(struct idler *idler, struct link_message *message, int64_
                     break;
                 }
         } else if (e->body_case == MOOTHALL__ENVELOPE__BODY_REFUSAL) {
-            return err_set(err, ERR_REFUSED, "the broker refused the bench's worker: %.500s", e->refusal->text);
+            return err_set(err, ERR_REFUSED, "the broker refused the bench's worker: %.500s",
+                           e->refusal->text);
         }
     }
     if (idler->welcomed && now_ms - idler->beat_ms > 250) {
@@ -274,16 +291,21 @@ static bool idler_turn(struct idler *idler, struct link_message *message, int64_
     return true;
 }
 
-/* Submits, computes nothing, fetches: a session each, one thread.  The fetching session keeps a question open all the time. */
+/* Submits, computes nothing, fetches: a session each, one thread.  The fetching session keeps a question open
+ * all the time. */
 static bool measure_life(struct place *place, const struct bench_options *o, struct err *err)
 {
     struct hall *submitter = NULL, *fetcher = NULL;
-    struct hall_config config = { .endpoint = place->endpoint, .name = "bench", .role = MOOTHALL__ROLE__CLIENT, .timeout_ms = PATIENCE_MS };
+    struct hall_config config = { .endpoint = place->endpoint,
+                                  .name = "bench",
+                                  .role = MOOTHALL__ROLE__CLIENT,
+                                  .timeout_ms = PATIENCE_MS };
     struct idler idler = { 0 };
     struct link_message message;
     struct source source;
     uint64_t from = 1, fetched = 0;
-    int64_t begin_ns = 0, now_ns = clock_now_ns(), give_up_ns = now_ns + (int64_t)PATIENCE_MS * 1000000, look_ms = 0;
+    int64_t begin_ns = 0, now_ns = clock_now_ns(), give_up_ns = now_ns + (int64_t)PATIENCE_MS * 1000000,
+            look_ms = 0;
     bool ok;
 
     link_message_init(&message);
@@ -302,7 +324,8 @@ static bool measure_life(struct place *place, const struct bench_options *o, str
         struct link *links[] = { idler.link, hall_link(submitter) };
 
         ok = idler_turn(&idler, &message, now_ns / 1000000, err) && hall_turn(submitter, err);
-        while (ok && hall_unanswered(submitter) < o->in_flight && source.next < fetched + LIFE_IN_FLIGHT && source.next < source.total)
+        while (ok && hall_unanswered(submitter) < o->in_flight && source.next < fetched + LIFE_IN_FLIGHT &&
+               source.next < source.total)
             ok = source_submit(&source, submitter, err);
         if (ok && idler.answered > fetched) {
             Moothall__Fetch fetch = MOOTHALL__FETCH__INIT;
@@ -316,7 +339,8 @@ static bool measure_life(struct place *place, const struct bench_options *o, str
             fetch.from = from;
             fetch.items_max = FETCH_ITEMS;
             fetch.bytes_max = 1 << 20;
-            ok = hall_ask(fetcher, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES, &answer, err);
+            ok = hall_ask(fetcher, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES,
+                          &answer, err);
             if (ok) {
                 fetched += answer->envelope->entries->n_entry;
                 from = answer->envelope->entries->next;
@@ -333,8 +357,8 @@ static bool measure_life(struct place *place, const struct bench_options *o, str
             ok = err_set(err, ERR_TIMEOUT, "nothing was leased within %d s", PATIENCE_MS / 1000);
     }
     if (ok)
-        print_result("life", (double)fetched * 1e9 / (double)(now_ns - begin_ns), o, place, 1, o->in_flight, fetched,
-                     (double)(now_ns - begin_ns) / 1e9);
+        print_result("life", (double)fetched * 1e9 / (double)(now_ns - begin_ns), o, place, 1, o->in_flight,
+                     fetched, (double)(now_ns - begin_ns) / 1e9);
     if (idler.link) {
         Moothall__Goodbye goodbye = MOOTHALL__GOODBYE__INIT;
 
@@ -358,7 +382,8 @@ bool bench_queue(const struct bench_options *options, struct err *err)
     place_close(&place);
     if (!ok)
         return false;
-    /* A store of its own: the jobs of the first case would be leased first.  A given broker has its own worker's model. */
+    /* A store of its own: the jobs of the first case would be leased first.  A given broker has its own
+     * worker's model. */
     if (*options->broker) {
         say("case life needs a hall without a model: measured on a private broker");
         *life_options.broker = '\0';

@@ -12,7 +12,8 @@ static bool stop_turn(void *arg, struct err *err)
     return stop_check(err);
 }
 
-bool connection_open(struct connection *c, const char *verb, const char *broker, const char *state, int64_t timeout_ms, struct err *err)
+bool connection_open(struct connection *c, const char *verb, const char *broker, const char *state,
+                     int64_t timeout_ms, struct err *err)
 {
     struct hall_config config = { .name = verb, .role = MOOTHALL__ROLE__CLIENT, .timeout_ms = timeout_ms };
     char endpoint[LINK_ENDPOINT_MAX];
@@ -22,7 +23,8 @@ bool connection_open(struct connection *c, const char *verb, const char *broker,
     memset(c, 0, sizeof *c);
     c->lock.run_fd = c->lock.shared_fd = -1;
     if (!*broker == !*state)
-        return err_set(err, ERR_INPUT, "expected either --broker ENDPOINT or --state DIR (the OUTPUT.moothall of a run)");
+        return err_set(err, ERR_INPUT,
+                       "expected either --broker ENDPOINT or --state DIR (the OUTPUT.moothall of a run)");
     c->context = link_context_new();
     c->stop_side = (struct hall_side){ .fd = { stop_fd() }, .fd_count = 1, .turn = stop_turn };
     config.endpoint = broker;
@@ -43,7 +45,9 @@ bool connection_open(struct connection *c, const char *verb, const char *broker,
 
             if (!state_store_exists(state)) {
                 if (c->has_record && c->record.finished)
-                    return err_set(err, ERR_NOT_FOUND, "--state %s: that run is complete (%llu done) and its store was not kept; run with --keep to keep it",
+                    return err_set(err, ERR_NOT_FOUND,
+                                   "--state %s: that run is complete (%llu done) and its store was not kept; "
+                                   "run with --keep to keep it",
                                    state, (unsigned long long)c->record.done);
                 return err_set(err, ERR_NOT_FOUND, "--state %s holds no store of a run", state);
             }

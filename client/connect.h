@@ -17,14 +17,14 @@ struct connection {
     struct state_lock lock;
     struct hall *hall;
     struct hall_side stop_side;
-    struct record record;              /* of the state directory */
+    struct record record; /* of the state directory */
     bool has_record;
 };
 
 /* verb: for messages and the lock.  Exactly one of broker and state is given ("" where not).  After
  * false, connection_close is still to be called. */
-bool connection_open(struct connection *connection, const char *verb, const char *broker, const char *state, int64_t timeout_ms,
-                     struct err *err);
+bool connection_open(struct connection *connection, const char *verb, const char *broker, const char *state,
+                     int64_t timeout_ms, struct err *err);
 void connection_close(struct connection *connection);
 
 #endif

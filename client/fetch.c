@@ -14,7 +14,8 @@
 static const char *const order_choices[] = { "completion", "input", NULL };
 
 struct options {
-    char broker[256], state[RECORD_PATH_MAX], queue[65], batch[RECORD_NAME_MAX + 1], consumer[65], output[RECORD_PATH_MAX];
+    char broker[256], state[RECORD_PATH_MAX], queue[65], batch[RECORD_NAME_MAX + 1], consumer[65],
+        output[RECORD_PATH_MAX];
     int order;
     bool wait, follow, quiet;
     int64_t timeout_ms;
@@ -24,9 +25,12 @@ static const struct field fields[] = {
     { "broker", OPTION_TEXT(struct options, broker), "the hall: tcp://HOST:PORT or ipc:///PATH" },
     { "state", OPTION_TEXT(struct options, state), "the state directory of a run: OUTPUT.moothall" },
     { "queue", OPTION_TEXT(struct options, queue), "queue in the hall (default)" },
-    { "batch", OPTION_TEXT(struct options, batch), "only this batch (default: the whole queue; with --state, the run's)" },
-    { "order", OPTION_CHOICE(struct options, order, order_choices), "completion (default); input: by place in the batch, up to the first unfinished" },
-    { "consumer", OPTION_TEXT(struct options, consumer), "continue where the consumer of this name was (default: from the start)" },
+    { "batch", OPTION_TEXT(struct options, batch),
+      "only this batch (default: the whole queue; with --state, the run's)" },
+    { "order", OPTION_CHOICE(struct options, order, order_choices),
+      "completion (default); input: by place in the batch, up to the first unfinished" },
+    { "consumer", OPTION_TEXT(struct options, consumer),
+      "continue where the consumer of this name was (default: from the start)" },
     { "output", OPTION_TEXT(struct options, output), "-o FILE (default: standard output)" },
     { "wait", OPTION_FLAG(struct options, wait), "until the batch is over" },
     { "follow", OPTION_FLAG(struct options, follow), "for ever: results as they come" },
@@ -35,12 +39,14 @@ static const struct field fields[] = {
     { "quiet", OPTION_FLAG(struct options, quiet), "say nothing but errors" },
 };
 
-static bool fetch(const struct options *o, struct connection *connection, struct output *output, uint64_t *done_before,
-                  uint64_t *failed_before, struct err *err)
+static bool fetch(const struct options *o, struct connection *connection, struct output *output,
+                  uint64_t *done_before, uint64_t *failed_before, struct err *err)
 {
     bool from_state = connection->has_record && !*o->batch;
     struct output_source source = {
-        .queue = *o->queue ? o->queue : connection->has_record ? connection->record.is.queue : "default",
+        .queue = *o->queue                ? o->queue
+                 : connection->has_record ? connection->record.is.queue
+                                          : "default",
         .batch = from_state ? connection->record.batch : o->batch,
         .consumer = o->consumer,
         .by_position = o->order == 1,
@@ -58,7 +64,8 @@ static bool fetch(const struct options *o, struct connection *connection, struct
     *done_before = output->done; /* by the same consumer, earlier */
     *failed_before = output->failed;
     for (;;) {
-        if (!output_fetch(output, &source, connection->hall, o->wait || o->follow ? 1000 : 0, &end, &got, err))
+        if (!output_fetch(output, &source, connection->hall, o->wait || o->follow ? 1000 : 0, &end, &got,
+                          err))
             return false;
         if ((end && !o->follow) || (!got && !o->wait && !o->follow))
             break;
@@ -100,9 +107,11 @@ const struct verb verb_fetch = {
     .name = "fetch",
     .what = "results out of a hall, as JSON lines",
     .words = "--broker ENDPOINT | --state DIR [--batch B] [--consumer NAME] [-o FILE]",
-    .more = "With --consumer the hall remembers how far that consumer is, and FILE gets every result exactly once, also\n"
+    .more = "With --consumer the hall remembers how far that consumer is, and FILE gets every result exactly "
+            "once, also\n"
             "when fetch or the hall is killed in between.  Exit status 2: some of the results are failures.",
-    .example = "moothall fetch --broker tcp://hall:7500 --queue nightly --consumer reports --follow -o results.jsonl",
+    .example = "moothall fetch --broker tcp://hall:7500 --queue nightly --consumer reports --follow -o "
+               "results.jsonl",
     .fields = fields,
     .field_count = OPTION_COUNT(fields),
     .run = fetch_verb,

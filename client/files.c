@@ -125,7 +125,11 @@ bool file_absolute(const char *path, char *absolute, size_t size, struct err *er
         snprintf(absolute, size, "%s", real);
         return strlen(real) < size || err_set(err, ERR_INPUT, "the path %.200s... is too long", path);
     }
-    snprintf(dir, sizeof dir, "%.*s", slash == path ? 1 : slash ? (int)(slash - path) : 1, slash ? path : ".");
+    snprintf(dir, sizeof dir, "%.*s",
+             slash == path ? 1
+             : slash       ? (int)(slash - path)
+                           : 1,
+             slash ? path : ".");
     if (!realpath(dir, real)) {
         int why = errno;
 

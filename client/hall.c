@@ -10,15 +10,15 @@
 #include "client/say.h"
 
 enum {
-    GREETING_MS = 2000,      /* for a Welcome */
+    GREETING_MS = 2000, /* for a Welcome */
     FIRST_PATIENCE_MS = 60 * 1000,
     BACKOFF_MS = 100,
     BACKOFF_MAX_MS = 5000,
-    HEARTBEAT_MS = 1000,     /* until a Welcome says otherwise */
+    HEARTBEAT_MS = 1000, /* until a Welcome says otherwise */
     SILENT_BEATS = 5,
     NOTICE_AFTER_MS = 2000,
     NOTICE_EVERY_MAX_MS = 60 * 1000,
-    AGAIN_MS = 500,          /* a job that was turned away is offered again, later each time */
+    AGAIN_MS = 500, /* a job that was turned away is offered again, later each time */
     AGAIN_MAX_MS = 30 * 1000,
     WAIT_MS = 100,
 };
@@ -33,7 +33,7 @@ struct ask {
     void *body;
     struct span payload;
     bool sent;
-    int64_t not_before_ms;   /* turned away: offered again then */
+    int64_t not_before_ms; /* turned away: offered again then */
     int64_t again_ms;
 
     /* a group of jobs; the blocking calls have none */
@@ -57,7 +57,7 @@ struct hall {
 
     enum state state;
     bool hello_sent, was_open;
-    int64_t since_ms;        /* of the state: when it was entered; RESTING: when it ends */
+    int64_t since_ms; /* of the state: when it was entered; RESTING: when it ends */
     int64_t backoff_ms;
     int64_t heard_ms, said_ms;
     int64_t unanswered_since_ms;
@@ -65,29 +65,31 @@ struct hall {
     uint32_t heartbeat_ms;
     uint64_t incarnation, correlation;
     struct hall_welcome welcome;
-    struct err refused;      /* the broker gave up on us: every call fails with it */
+    struct err refused; /* the broker gave up on us: every call fails with it */
 
     struct ask *first, **last; /* unanswered, in the order they were asked */
-    struct ask *group;       /* being made */
-    uint32_t groups;         /* sent and unanswered */
+    struct ask *group;         /* being made */
+    uint32_t groups;           /* sent and unanswered */
     uint64_t groups_bytes;
     struct hall_tally tally;
-    struct ask *waited;      /* the blocking call's */
+    struct ask *waited; /* the blocking call's */
     bool answered;
-    struct err no;           /* its refusal */
+    struct err no; /* its refusal */
     struct link_message incoming, answer;
 };
 
 static bool asked(const char *endpoint, struct err *err)
 {
     if (!*endpoint)
-        return err_set(err, ERR_INPUT, "no broker is named; expected --broker tcp://HOST:PORT or ipc:///PATH");
+        return err_set(err, ERR_INPUT,
+                       "no broker is named; expected --broker tcp://HOST:PORT or ipc:///PATH");
     if (strlen(endpoint) >= LINK_ENDPOINT_MAX)
         return err_set(err, ERR_INPUT, "endpoint is longer than %d bytes", LINK_ENDPOINT_MAX - 1);
     return true;
 }
 
-bool hall_new(struct hall **out, struct link_context *context, const struct hall_config *config, struct err *err)
+bool hall_new(struct hall **out, struct link_context *context, const struct hall_config *config,
+              struct err *err)
 {
     struct hall *hall;
     struct link *probe;
@@ -190,7 +192,8 @@ static void lose(struct hall *hall, int64_t now_ms)
     }
     hall->state = RESTING;
     hall->since_ms = now_ms + hall->backoff_ms + jitter;
-    hall->backoff_ms = hall->backoff_ms * 2 < hall->backoff_max_ms ? hall->backoff_ms * 2 : hall->backoff_max_ms;
+    hall->backoff_ms =
+        hall->backoff_ms * 2 < hall->backoff_max_ms ? hall->backoff_ms * 2 : hall->backoff_max_ms;
 }
 
 static void greet(struct hall *hall, int64_t now_ms)
@@ -217,16 +220,18 @@ static void start_greeting(struct hall *hall, int64_t now_ms)
 
 static void welcomed(struct hall *hall, const Moothall__Welcome *welcome, int64_t now_ms)
 {
-    if (hall->was_open && now_ms - hall->unanswered_since_ms > NOTICE_AFTER_MS && hall->notice_every_ms > NOTICE_AFTER_MS &&
-        !hall->silent)
+    if (hall->was_open && now_ms - hall->unanswered_since_ms > NOTICE_AFTER_MS &&
+        hall->notice_every_ms > NOTICE_AFTER_MS && !hall->silent)
         say("broker %s answers again", hall->endpoint);
     hall->state = OPEN;
     hall->was_open = true;
     hall->backoff_ms = BACKOFF_MS;
     hall->heartbeat_ms = welcome->heartbeat_ms ? welcome->heartbeat_ms : HEARTBEAT_MS;
-    hall->welcome = (struct hall_welcome){ .hall = welcome->hall, .broker_epoch = welcome->broker_epoch,
-                                           .payload_max = welcome->payload_max ? welcome->payload_max : LINK_PAYLOAD_MAX,
-                                           .window = welcome->window ? welcome->window : 1 };
+    hall->welcome =
+        (struct hall_welcome){ .hall = welcome->hall,
+                               .broker_epoch = welcome->broker_epoch,
+                               .payload_max = welcome->payload_max ? welcome->payload_max : LINK_PAYLOAD_MAX,
+                               .window = welcome->window ? welcome->window : 1 };
     for (struct ask *ask = hall->first; ask; ask = ask->next)
         ask->sent = false;
 }
@@ -270,7 +275,8 @@ static void ask_again(struct ask *ask, int64_t now_ms, int64_t after_ms)
 }
 
 /* True when every job of the group has its place. */
-static bool count_group(struct hall *hall, struct ask *ask, const Moothall__Submitted *submitted, int64_t now_ms)
+static bool count_group(struct hall *hall, struct ask *ask, const Moothall__Submitted *submitted,
+                        int64_t now_ms)
 {
     bool away = false;
 
@@ -281,13 +287,20 @@ static bool count_group(struct hall *hall, struct ask *ask, const Moothall__Subm
             continue;
         ask->settled[i] = true;
         switch (submitted->acceptance[i]) {
-        case MOOTHALL__ACCEPTANCE__ACCEPTED: hall->tally.accepted++; break;
-        case MOOTHALL__ACCEPTANCE__DUPLICATE: hall->tally.duplicate++; break;
-        case MOOTHALL__ACCEPTANCE__RENEWED: hall->tally.renewed++; break;
+        case MOOTHALL__ACCEPTANCE__ACCEPTED:
+            hall->tally.accepted++;
+            break;
+        case MOOTHALL__ACCEPTANCE__DUPLICATE:
+            hall->tally.duplicate++;
+            break;
+        case MOOTHALL__ACCEPTANCE__RENEWED:
+            hall->tally.renewed++;
+            break;
         case MOOTHALL__ACCEPTANCE__CONFLICT:
             if (!hall->tally.conflict++) {
                 hall->tally.conflict_position = ask->job[i]->position;
-                snprintf(hall->tally.conflict_reason, sizeof hall->tally.conflict_reason, "%.200s", submitted->reason);
+                snprintf(hall->tally.conflict_reason, sizeof hall->tally.conflict_reason, "%.200s",
+                         submitted->reason);
             }
             break;
         default:
@@ -298,7 +311,8 @@ static bool count_group(struct hall *hall, struct ask *ask, const Moothall__Subm
     if (!away)
         return true;
     if (!ask->again_ms)
-        say_error("the broker has no room now: %.200s; trying again", *submitted->reason ? submitted->reason : "no reason given");
+        say_error("the broker has no room now: %.200s; trying again",
+                  *submitted->reason ? submitted->reason : "no reason given");
     ask_again(ask, now_ms, 0);
     return false;
 }
@@ -422,16 +436,22 @@ bool hall_turn(struct hall *hall, struct err *err)
             lose(hall, now_ms);
     }
     if (hall->state != OPEN) {
-        int64_t patience = hall->timeout_ms >= 0 ? hall->timeout_ms : hall->was_open ? INT64_MAX : FIRST_PATIENCE_MS;
+        int64_t patience = hall->timeout_ms >= 0 ? hall->timeout_ms
+                           : hall->was_open      ? INT64_MAX
+                                                 : FIRST_PATIENCE_MS;
         int64_t silent_ms = now_ms - hall->unanswered_since_ms;
 
         if (silent_ms >= patience)
-            return err_set(err, ERR_TIMEOUT, "broker %s did not answer for %.1f s; is it running there? (--timeout says how long to try)",
-                           hall->endpoint, (double)silent_ms / 1000);
+            return err_set(
+                err, ERR_TIMEOUT,
+                "broker %s did not answer for %.1f s; is it running there? (--timeout says how long to try)",
+                hall->endpoint, (double)silent_ms / 1000);
         if (now_ms >= hall->notice_ms) {
             if (!hall->silent)
                 say_error("broker %s does not answer; trying again", hall->endpoint);
-            hall->notice_every_ms = hall->notice_every_ms * 2 < NOTICE_EVERY_MAX_MS ? hall->notice_every_ms * 2 : NOTICE_EVERY_MAX_MS;
+            hall->notice_every_ms = hall->notice_every_ms * 2 < NOTICE_EVERY_MAX_MS
+                                        ? hall->notice_every_ms * 2
+                                        : NOTICE_EVERY_MAX_MS;
             hall->notice_ms = now_ms + hall->notice_every_ms;
         }
     }
@@ -465,8 +485,8 @@ bool hall_open(struct hall *hall, struct hall_welcome *welcome, struct err *err)
     return true;
 }
 
-bool hall_ask(struct hall *hall, Moothall__Envelope__BodyCase kind, void *body, Moothall__Envelope__BodyCase expected,
-              const struct link_message **answer, struct err *err)
+bool hall_ask(struct hall *hall, Moothall__Envelope__BodyCase kind, void *body,
+              Moothall__Envelope__BodyCase expected, const struct link_message **answer, struct err *err)
 {
     struct ask *ask = calloc(1, sizeof *ask);
     bool ok = true;
@@ -533,8 +553,8 @@ bool hall_submit_push(struct hall *hall, const struct hall_submission *submissio
         return true;
     if (!hall_open(hall, NULL, err))
         return false;
-    while (hall->groups &&
-           (hall->groups >= hall->welcome.window || hall->groups_bytes + group->bodies.size > HALL_UNANSWERED_BYTES_MAX))
+    while (hall->groups && (hall->groups >= hall->welcome.window ||
+                            hall->groups_bytes + group->bodies.size > HALL_UNANSWERED_BYTES_MAX))
         if (!wait_turn(hall, err))
             return false;
     group->payload = buf_span(&group->bodies);
@@ -545,14 +565,16 @@ bool hall_submit_push(struct hall *hall, const struct hall_submission *submissio
     return hall_turn(hall, err);
 }
 
-bool hall_submit(struct hall *hall, const struct hall_submission *submission, const struct hall_job *job, struct err *err)
+bool hall_submit(struct hall *hall, const struct hall_submission *submission, const struct hall_job *job,
+                 struct err *err)
 {
     size_t words = strlen(job->id) + strlen(job->custom_id) + strlen(job->endpoint) + 64;
     Moothall__NewJob *made;
     struct ask *group = hall->group;
 
     if (group && group->submit.n_job &&
-        (group->submit.n_job == HALL_GROUP_JOBS_MAX || group->envelope_bytes + words > HALL_GROUP_ENVELOPE_MAX ||
+        (group->submit.n_job == HALL_GROUP_JOBS_MAX ||
+         group->envelope_bytes + words > HALL_GROUP_ENVELOPE_MAX ||
          group->bodies.size + job->body.size > HALL_GROUP_BYTES_MAX)) {
         if (!hall_submit_push(hall, submission, err))
             return false;

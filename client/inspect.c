@@ -22,8 +22,10 @@ struct options {
 };
 
 static const struct field fields[] = {
-    { "workers", OPTION_NUMBER(struct options, workers, FIELD_INT, 1, WORKERS_MAX), "show the memory of 1 to N workers (as many as shards, at most 8)" },
-    { "weights", OPTION_CHOICE(struct options, weights, weights_choices), "format computed in: auto (what the checkpoint has), f32, bf16" },
+    { "workers", OPTION_NUMBER(struct options, workers, FIELD_INT, 1, WORKERS_MAX),
+      "show the memory of 1 to N workers (as many as shards, at most 8)" },
+    { "weights", OPTION_CHOICE(struct options, weights, weights_choices),
+      "format computed in: auto (what the checkpoint has), f32, bf16" },
     { "json", OPTION_FLAG(struct options, json), "one JSON object" },
 };
 
@@ -81,9 +83,10 @@ static void print_json(const struct facts *f)
     json_object_set_new(root, "shard_bytes", json_integer((json_int_t)f->shard_bytes));
     json_object_set_new(root, "position_bytes", json_integer((json_int_t)f->position_bytes));
     for (int n = 1; n <= f->workers; n++)
-        json_array_append_new(memory, json_pack("{s:i,s:i,s:I,s:I}", "workers", n, "shards", shards_of(f, n), "weights_bytes",
-                                                (json_int_t)weights_bytes(f, n), "context_bytes",
-                                                (json_int_t)(f->position_bytes * c->context)));
+        json_array_append_new(memory,
+                              json_pack("{s:i,s:i,s:I,s:I}", "workers", n, "shards", shards_of(f, n),
+                                        "weights_bytes", (json_int_t)weights_bytes(f, n), "context_bytes",
+                                        (json_int_t)(f->position_bytes * c->context)));
     json_object_set_new(root, "memory", memory);
     json_dumpf(root, stdout, JSON_COMPACT);
     putchar('\n');
@@ -108,19 +111,21 @@ static void print_facts(const char *dir, const struct facts *f)
     const struct model_config *c = f->config;
 
     printf("%s\n", dir);
-    printf("  parameters    %" PRId64 " (%.2f B), %" PRId64 " of them active for a token\n", f->counts.parameters,
-           (double)f->counts.parameters / 1e9, f->counts.active_parameters);
-    printf("  layers        %d, %d of them with experts; hidden %d; vocabulary %d; context %d\n", c->layers, config_moe_layers(c),
-           c->hidden, c->vocab, c->context);
-    printf("  attention     %d heads; latent %d + %d; queries from %s%d; keys %d + %d, values %d a head\n", c->heads, c->kv_lora, c->qk_rope,
-           c->q_lora ? "a latent of " : "the hidden state of ", c->q_lora ? c->q_lora : c->hidden, c->qk_nope, c->qk_rope, c->v_head);
+    printf("  parameters    %" PRId64 " (%.2f B), %" PRId64 " of them active for a token\n",
+           f->counts.parameters, (double)f->counts.parameters / 1e9, f->counts.active_parameters);
+    printf("  layers        %d, %d of them with experts; hidden %d; vocabulary %d; context %d\n", c->layers,
+           config_moe_layers(c), c->hidden, c->vocab, c->context);
+    printf("  attention     %d heads; latent %d + %d; queries from %s%d; keys %d + %d, values %d a head\n",
+           c->heads, c->kv_lora, c->qk_rope, c->q_lora ? "a latent of " : "the hidden state of ",
+           c->q_lora ? c->q_lora : c->hidden, c->qk_nope, c->qk_rope, c->v_head);
     if (c->experts) {
-        printf("  experts       %d of width %d a layer, %d for a token (%s", c->experts, c->expert_inner, c->experts_per_token,
-               c->topk_method == TOPK_GROUP_LIMITED ? "" : "greedy");
+        printf("  experts       %d of width %d a layer, %d for a token (%s", c->experts, c->expert_inner,
+               c->experts_per_token, c->topk_method == TOPK_GROUP_LIMITED ? "" : "greedy");
         if (c->topk_method == TOPK_GROUP_LIMITED)
             printf("from %d of %d groups", c->topk_groups, c->groups);
         printf("), %d shared; dense layers of width %d\n", c->shared_experts, c->dense_inner);
-        printf("  shards        %d of %d experts, %" PRId64 " parameters each\n", c->shards, c->experts_per_shard, f->counts.shard_parameters);
+        printf("  shards        %d of %d experts, %" PRId64 " parameters each\n", c->shards,
+               c->experts_per_shard, f->counts.shard_parameters);
     } else {
         printf("  experts       none; dense layers of width %d\n", c->dense_inner);
     }
@@ -150,15 +155,20 @@ static int inspect_verb(const struct verb *verb, int argc, char **argv)
     if (!verb_flags(verb, &argc, argv, &options, &err))
         return say_failed("inspect", &err);
     if (argc != 2) {
-        err_set(&err, ERR_INPUT, argc < 2 ? "no model: expected its directory" : "expected one model's directory, found also `%.200s`",
+        err_set(&err, ERR_INPUT,
+                argc < 2 ? "no model: expected its directory"
+                         : "expected one model's directory, found also `%.200s`",
                 argc < 2 ? "" : argv[2]);
         return say_failed("inspect", &err);
     }
     if (options.weights >= 3) {
-        err_set(&err, ERR_INPUT, "--weights %s: quantised weights are not built yet; expected f32 or bf16", weights_choices[options.weights]);
+        err_set(&err, ERR_INPUT, "--weights %s: quantised weights are not built yet; expected f32 or bf16",
+                weights_choices[options.weights]);
         return say_failed("inspect", &err);
     }
-    model_options.weights = options.weights == 1 ? WEIGHTS_F32 : options.weights == 2 ? WEIGHTS_BF16 : WEIGHTS_OF_CHECKPOINT;
+    model_options.weights = options.weights == 1   ? WEIGHTS_F32
+                            : options.weights == 2 ? WEIGHTS_BF16
+                                                   : WEIGHTS_OF_CHECKPOINT;
     if (!model_open(&model, argv[1], &model_options, &err))
         return say_failed("inspect", &err);
     facts.config = model_config(model);
@@ -172,7 +182,9 @@ static int inspect_verb(const struct verb *verb, int argc, char **argv)
     model_fingerprint(model, fingerprint);
     sodium_bin2hex(facts.fingerprint, sizeof facts.fingerprint, fingerprint, sizeof fingerprint);
     model_numerics(model, facts.numerics);
-    facts.workers = options.workers ? (int)options.workers : facts.config->shards < 8 ? facts.config->shards : 8;
+    facts.workers = options.workers            ? (int)options.workers
+                    : facts.config->shards < 8 ? facts.config->shards
+                                               : 8;
     if (facts.workers < 1)
         facts.workers = 1;
     if (options.json)

@@ -16,8 +16,8 @@
 enum {
     ITEMS_MAX = 256,
     BYTES_MAX = 4 << 20,
-    PENDING_MAX = 4 << 20,  /* written to the file when it is larger */
-    KEEP_EVERY_MS = 500,    /* an fsync and a cursor: not for every entry */
+    PENDING_MAX = 4 << 20, /* written to the file when it is larger */
+    KEEP_EVERY_MS = 500,   /* an fsync and a cursor: not for every entry */
 };
 
 /* ---- one line --------------------------------------------------------------------------------- */
@@ -79,7 +79,8 @@ static void usage_of(struct span body, int64_t *prompt, int64_t *generated)
     json_t *usage;
 
     *prompt = *generated = 0;
-    for (const uint8_t *p = body.data; p && (p = memmem(p, body.size - (size_t)(p - body.data), key, sizeof key - 1)); p++)
+    for (const uint8_t *p = body.data;
+         p && (p = memmem(p, body.size - (size_t)(p - body.data), key, sizeof key - 1)); p++)
         at = p + sizeof key - 1;
     if (!at)
         return;
@@ -91,8 +92,8 @@ static void usage_of(struct span body, int64_t *prompt, int64_t *generated)
 
 static bool add_response(struct buf *out, const Moothall__Entry *entry, struct span body)
 {
-    if (!buf_format(out, "{\"status_code\":%u,\"request_id\":", entry->status_code) || !add_text(out, entry->job, strlen(entry->job)) ||
-        !buf_text(out, ",\"body\":"))
+    if (!buf_format(out, "{\"status_code\":%u,\"request_id\":", entry->status_code) ||
+        !add_text(out, entry->job, strlen(entry->job)) || !buf_text(out, ",\"body\":"))
         return false;
     if (entry->state == MOOTHALL__STATE__DONE && body.size > 2 && body.data[0] == '{') {
         bool chat = strcmp(entry->endpoint, "/v1/completions") != 0;
@@ -101,8 +102,10 @@ static bool add_response(struct buf *out, const Moothall__Entry *entry, struct s
 
         /* id, object, created, then the rest as the worker wrote it */
         return buf_format(out, "{\"id\":\"%s-%s\",", chat ? "chatcmpl" : "cmpl", entry->job) &&
-               buf_add(out, body.data + 1, front ? front - 1 : 0) && buf_format(out, "\"created\":%" PRId64 ",", created_s) &&
-               add_body(out, span_of(body.data + (front ? front : 1), body.size - (front ? front : 1))) && buf_text(out, "}");
+               buf_add(out, body.data + 1, front ? front - 1 : 0) &&
+               buf_format(out, "\"created\":%" PRId64 ",", created_s) &&
+               add_body(out, span_of(body.data + (front ? front : 1), body.size - (front ? front : 1))) &&
+               buf_text(out, "}");
     }
     return (body.size ? add_body(out, body) : buf_text(out, "null")) && buf_text(out, "}");
 }
@@ -110,10 +113,14 @@ static bool add_response(struct buf *out, const Moothall__Entry *entry, struct s
 static const char *code_of(Moothall__State state)
 {
     switch (state) {
-    case MOOTHALL__STATE__DEAD: return "job_dead";
-    case MOOTHALL__STATE__CANCELLED: return "job_cancelled";
-    case MOOTHALL__STATE__EXPIRED: return "job_expired";
-    default: return "job_failed";
+    case MOOTHALL__STATE__DEAD:
+        return "job_dead";
+    case MOOTHALL__STATE__CANCELLED:
+        return "job_cancelled";
+    case MOOTHALL__STATE__EXPIRED:
+        return "job_expired";
+    default:
+        return "job_failed";
     }
 }
 
@@ -148,12 +155,14 @@ static bool add_provenance(struct buf *out, const Moothall__Entry *entry, struct
     if (entry->state == MOOTHALL__STATE__DONE)
         usage_of(body, &prompt, &generated);
     return buf_text(out, "{\"numerics\":") &&
-           (*entry->numerics ? add_text(out, entry->numerics, strlen(entry->numerics)) : buf_text(out, "null")) &&
-           buf_format(out, ",\"seed\":%" PRId64 ",\"attempt\":%u,\"infra\":%u,\"generation\":%u,\"worker\":", (int64_t)entry->seed,
-                      entry->attempt, entry->infra, entry->generation) &&
+           (*entry->numerics ? add_text(out, entry->numerics, strlen(entry->numerics))
+                             : buf_text(out, "null")) &&
+           buf_format(out, ",\"seed\":%" PRId64 ",\"attempt\":%u,\"infra\":%u,\"generation\":%u,\"worker\":",
+                      (int64_t)entry->seed, entry->attempt, entry->infra, entry->generation) &&
            (*entry->worker ? add_text(out, entry->worker, strlen(entry->worker)) : buf_text(out, "null")) &&
-           buf_format(out, ",\"prompt_tokens\":%" PRId64 ",\"generated_tokens\":%" PRId64 ",\"created_ms\":%" PRId64
-                      ",\"leased_ms\":%" PRId64 ",\"finished_ms\":%" PRId64 "}",
+           buf_format(out,
+                      ",\"prompt_tokens\":%" PRId64 ",\"generated_tokens\":%" PRId64
+                      ",\"created_ms\":%" PRId64 ",\"leased_ms\":%" PRId64 ",\"finished_ms\":%" PRId64 "}",
                       prompt, generated, entry->created_ms, entry->leased_ms, entry->finished_ms);
 }
 
@@ -161,33 +170,39 @@ bool output_line(struct buf *out, const Moothall__Entry *entry, struct span body
 {
     bool answered = entry->state == MOOTHALL__STATE__DONE || entry->state == MOOTHALL__STATE__FAILED;
 
-    return buf_text(out, "{\"id\":\"batch_req_") && buf_text(out, entry->job) && buf_text(out, "\",\"custom_id\":") &&
-           (*entry->custom_id ? add_text(out, entry->custom_id, strlen(entry->custom_id)) : buf_text(out, "null")) &&
-           buf_text(out, ",\"response\":") && (answered ? add_response(out, entry, body) : buf_text(out, "null")) &&
+    return buf_text(out, "{\"id\":\"batch_req_") && buf_text(out, entry->job) &&
+           buf_text(out, "\",\"custom_id\":") &&
+           (*entry->custom_id ? add_text(out, entry->custom_id, strlen(entry->custom_id))
+                              : buf_text(out, "null")) &&
+           buf_text(out, ",\"response\":") &&
+           (answered ? add_response(out, entry, body) : buf_text(out, "null")) &&
            buf_text(out, ",\"error\":") && add_error(out, entry, body) && buf_text(out, ",\"moothall\":") &&
            add_provenance(out, entry, body) && buf_text(out, "}\n");
 }
 
 /* ---- the writer ---------------------------------------------------------------------------------- */
 
-static bool set_cursor(struct output *output, const struct output_source *source, struct hall *hall, struct err *err)
+static bool set_cursor(struct output *output, const struct output_source *source, struct hall *hall,
+                       struct err *err)
 {
     Moothall__CursorSet set = MOOTHALL__CURSOR_SET__INIT;
     char note[128];
 
-    snprintf(note, sizeof note, "{\"offset\":%" PRIu64 ",\"done\":%" PRIu64 ",\"failed\":%" PRIu64 "}", output->offset, output->done,
-             output->failed);
+    snprintf(note, sizeof note, "{\"offset\":%" PRIu64 ",\"done\":%" PRIu64 ",\"failed\":%" PRIu64 "}",
+             output->offset, output->done, output->failed);
     set.queue = (char *)(uintptr_t)source->queue;
     set.batch = (char *)(uintptr_t)source->batch;
     set.consumer = (char *)(uintptr_t)source->consumer;
     set.position = output->position;
     set.note.data = (uint8_t *)note;
     set.note.len = strlen(note);
-    return hall_ask(hall, MOOTHALL__ENVELOPE__BODY_CURSOR_SET, &set, MOOTHALL__ENVELOPE__BODY_CURSOR, NULL, err) ||
+    return hall_ask(hall, MOOTHALL__ENVELOPE__BODY_CURSOR_SET, &set, MOOTHALL__ENVELOPE__BODY_CURSOR, NULL,
+                    err) ||
            err_wrap(err, "store the place in %s", output->name);
 }
 
-static bool get_cursor(struct output *output, const struct output_source *source, struct hall *hall, bool *known, struct err *err)
+static bool get_cursor(struct output *output, const struct output_source *source, struct hall *hall,
+                       bool *known, struct err *err)
 {
     Moothall__CursorAsk ask = MOOTHALL__CURSOR_ASK__INIT;
     const struct link_message *answer;
@@ -198,7 +213,8 @@ static bool get_cursor(struct output *output, const struct output_source *source
     ask.queue = (char *)(uintptr_t)source->queue;
     ask.batch = (char *)(uintptr_t)source->batch;
     ask.consumer = (char *)(uintptr_t)source->consumer;
-    if (!hall_ask(hall, MOOTHALL__ENVELOPE__BODY_CURSOR_ASK, &ask, MOOTHALL__ENVELOPE__BODY_CURSOR, &answer, err))
+    if (!hall_ask(hall, MOOTHALL__ENVELOPE__BODY_CURSOR_ASK, &ask, MOOTHALL__ENVELOPE__BODY_CURSOR, &answer,
+                  err))
         return false;
     cursor = answer->envelope->cursor;
     if (!cursor->known)
@@ -206,7 +222,9 @@ static bool get_cursor(struct output *output, const struct output_source *source
     note = json_loadb((const char *)cursor->note.data, cursor->note.len, 0, NULL);
     if (!json_is_integer(json_object_get(note, "offset"))) {
         json_decref(note);
-        return err_set(err, ERR_CONFLICT, "consumer `%s` was set by another program: its note is not one of ours", source->consumer);
+        return err_set(err, ERR_CONFLICT,
+                       "consumer `%s` was set by another program: its note is not one of ours",
+                       source->consumer);
     }
     output->position = cursor->position;
     output->offset = (uint64_t)json_integer_value(json_object_get(note, "offset"));
@@ -223,8 +241,8 @@ static void from_start(struct output *output, const struct output_source *source
     output->offset = output->done = output->failed = 0;
 }
 
-bool output_open(struct output *output, const char *path, const struct output_source *source, bool begin_anew, bool exclusive,
-                 struct hall *hall, struct err *err)
+bool output_open(struct output *output, const char *path, const struct output_source *source, bool begin_anew,
+                 bool exclusive, struct hall *hall, struct err *err)
 {
     struct stat st;
     bool known = false;
@@ -249,13 +267,15 @@ bool output_open(struct output *output, const char *path, const struct output_so
         from_start(output, source);
     } else {
         if (!known && exclusive && st.st_size > 0) {
-            err_set(err, ERR_CONFLICT, "%s exists and this consumer has not written it; name another file", output->name);
+            err_set(err, ERR_CONFLICT, "%s exists and this consumer has not written it; name another file",
+                    output->name);
             goto fail;
         }
         /* Shorter than the cursor says: somebody cut it.  The results are all in the store still. */
         if ((uint64_t)st.st_size < output->offset)
             from_start(output, source);
-        if (ftruncate(output->fd, (off_t)output->offset) != 0 || lseek(output->fd, (off_t)output->offset, SEEK_SET) < 0) {
+        if (ftruncate(output->fd, (off_t)output->offset) != 0 ||
+            lseek(output->fd, (off_t)output->offset, SEEK_SET) < 0) {
             err_errno(err, "continue %s", output->name);
             goto fail;
         }
@@ -289,7 +309,8 @@ static bool flush(struct output *output, struct err *err)
     return true;
 }
 
-bool output_keep(struct output *output, const struct output_source *source, struct hall *hall, struct err *err)
+bool output_keep(struct output *output, const struct output_source *source, struct hall *hall,
+                 struct err *err)
 {
     if (!flush(output, err))
         return false;
@@ -306,11 +327,12 @@ bool output_keep(struct output *output, const struct output_source *source, stru
 
 static bool is_wanted(const struct output_source *source, const Moothall__Entry *entry)
 {
-    return !source->newest || (entry->position < source->newest_count && entry->generation == source->newest[entry->position]);
+    return !source->newest ||
+           (entry->position < source->newest_count && entry->generation == source->newest[entry->position]);
 }
 
-bool output_fetch(struct output *output, const struct output_source *source, struct hall *hall, uint32_t wait_ms, bool *end,
-                  uint64_t *got, struct err *err)
+bool output_fetch(struct output *output, const struct output_source *source, struct hall *hall,
+                  uint32_t wait_ms, bool *end, uint64_t *got, struct err *err)
 {
     Moothall__Fetch fetch = MOOTHALL__FETCH__INIT;
     const struct link_message *answer;
@@ -324,7 +346,8 @@ bool output_fetch(struct output *output, const struct output_source *source, str
     fetch.items_max = ITEMS_MAX;
     fetch.bytes_max = BYTES_MAX;
     fetch.wait_ms = wait_ms;
-    if (!hall_ask(hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES, &answer, err))
+    if (!hall_ask(hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES, &answer,
+                  err))
         return false;
     entries = answer->envelope->entries;
     rest = answer->payload;
@@ -332,7 +355,8 @@ bool output_fetch(struct output *output, const struct output_source *source, str
         const Moothall__Entry *entry = entries->entry[i];
 
         if (entry->size > rest.size)
-            return err_set(err, ERR_INPUT, "the broker's answer is shorter than it says: entry %" PRIu64, entry->number);
+            return err_set(err, ERR_INPUT, "the broker's answer is shorter than it says: entry %" PRIu64,
+                           entry->number);
         if (is_wanted(source, entry)) {
             if (!output_line(&output->pending, entry, span_of(rest.data, entry->size)))
                 return err_set(err, ERR_IO, "no memory for a result of %u bytes", entry->size);

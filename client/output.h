@@ -5,8 +5,8 @@
  * one request stands under `moothall`, or in `created`.
  *
  * The writer syncs its file and then stores (position, byte offset, counts) as the consumer's cursor;
- * on restart it truncates the file to that offset and goes on from that position.  A stream (standard output, a
- * pipe) cannot be truncated: it is written from the beginning every time. */
+ * on restart it truncates the file to that offset and goes on from that position.  A stream (standard output,
+ * a pipe) cannot be truncated: it is written from the beginning every time. */
 
 #ifndef CLIENT_OUTPUT_H
 #define CLIENT_OUTPUT_H
@@ -23,36 +23,38 @@ bool output_line(struct buf *out, const Moothall__Entry *entry, struct span body
 
 struct output_source {
     const char *queue, *batch, *consumer;
-    bool by_position;           /* the order: by place in the batch, else by completion */
-    uint16_t *newest;           /* by completion: the newest generation of each position, others are left out; NULL: all entries */
+    bool by_position; /* the order: by place in the batch, else by completion */
+    uint16_t *newest; /* by completion: the newest generation of each position, others are left out; NULL: all
+                         entries */
     uint64_t newest_count;
-    bool keeps_cursor;          /* false: reads from the start and leaves no trace */
+    bool keeps_cursor; /* false: reads from the start and leaves no trace */
 };
 
 struct output {
-    int fd;                     /* -1: not open */
+    int fd; /* -1: not open */
     bool is_file;
-    char name[4096];            /* for messages */
-    uint64_t offset;            /* of the file, what is in pending not counted */
-    uint64_t position;          /* of the next fetch */
-    uint64_t done, failed;      /* lines written, and those of them that are failures */
-    uint64_t kept_position;     /* the cursor as it is stored */
+    char name[4096];        /* for messages */
+    uint64_t offset;        /* of the file, what is in pending not counted */
+    uint64_t position;      /* of the next fetch */
+    uint64_t done, failed;  /* lines written, and those of them that are failures */
+    uint64_t kept_position; /* the cursor as it is stored */
     int64_t kept_ms;
     struct buf pending;
 };
 
-/* Opens `path` ("-": standard output) where the cursor says, or from the start.  With begin_anew the cursor is set
- * back first.  exclusive: an existing file that the cursor does not know is refused. */
-bool output_open(struct output *output, const char *path, const struct output_source *source, bool begin_anew, bool exclusive,
-                 struct hall *hall, struct err *err);
+/* Opens `path` ("-": standard output) where the cursor says, or from the start.  With begin_anew the cursor
+ * is set back first.  exclusive: an existing file that the cursor does not know is refused. */
+bool output_open(struct output *output, const char *path, const struct output_source *source, bool begin_anew,
+                 bool exclusive, struct hall *hall, struct err *err);
 void output_close(struct output *output);
 
 /* Fetches once, waiting at most wait_ms for something, and writes what came.  *end: that was all there will
  * ever be.  *got: entries that came. */
-bool output_fetch(struct output *output, const struct output_source *source, struct hall *hall, uint32_t wait_ms, bool *end,
-                  uint64_t *got, struct err *err);
+bool output_fetch(struct output *output, const struct output_source *source, struct hall *hall,
+                  uint32_t wait_ms, bool *end, uint64_t *got, struct err *err);
 
 /* Makes what was written durable and sets the cursor. */
-bool output_keep(struct output *output, const struct output_source *source, struct hall *hall, struct err *err);
+bool output_keep(struct output *output, const struct output_source *source, struct hall *hall,
+                 struct err *err);
 
 #endif

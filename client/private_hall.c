@@ -25,15 +25,15 @@
 
 enum {
     LOCK_WAIT_MS = 30 * 1000,
-    LOCK_LOOK_MS = 300,         /* somebody only looks who holds the lock, and so holds it for a moment */
-    LOCK_BRIEF_MS = 2000,       /* for a command that is soon over (status, audit) */
+    LOCK_LOOK_MS = 300,   /* somebody only looks who holds the lock, and so holds it for a moment */
+    LOCK_BRIEF_MS = 2000, /* for a command that is soon over (status, audit) */
     BACKOFF_MS = 100,
     BACKOFF_MAX_MS = 10 * 1000,
-    LEAVE_MS = 15 * 1000,       /* a child that was told to leave, until it is ended */
+    LEAVE_MS = 15 * 1000, /* a child that was told to leave, until it is ended */
     LOG_LOOK_MS = 5000,
     PATH_SIZE = 4096,
     LINE_SIZE = 600,
-    EXIT_MODEL = 3,             /* moothall-worker: starting it again is of no use */
+    EXIT_MODEL = 3, /* moothall-worker: starting it again is of no use */
     EXIT_REFUSED = 4,
     DEATHS_PENDING_MAX = 64,
 };
@@ -76,8 +76,10 @@ static bool take_run_lock(struct state_lock *lock, const char *verb, struct err 
         if (errno != EWOULDBLOCK && errno != EINTR)
             return err_errno(err, "lock %s/run.lock", lock->dir);
         read_holder(lock->run_fd, &pid, holder, sizeof holder);
-        if (clock_now_ms() - begin_ms >= (!strcmp(holder, "run") || !strcmp(holder, "bench") ? LOCK_LOOK_MS : LOCK_BRIEF_MS))
-            return err_set(err, ERR_BUSY, "process %d (moothall %s) is at work in %s; wait for it or stop it", pid, holder, lock->dir);
+        if (clock_now_ms() - begin_ms >=
+            (!strcmp(holder, "run") || !strcmp(holder, "bench") ? LOCK_LOOK_MS : LOCK_BRIEF_MS))
+            return err_set(err, ERR_BUSY, "process %d (moothall %s) is at work in %s; wait for it or stop it",
+                           pid, holder, lock->dir);
         if (!stop_check(err))
             return false;
         usleep(20 * 1000);
@@ -100,8 +102,10 @@ static bool take_shared_lock(struct state_lock *lock, struct err *err)
         if (errno != EWOULDBLOCK && errno != EINTR)
             return err_errno(err, "lock %s/lock", lock->dir);
         if (clock_now_ms() >= until_ms)
-            return err_set(err, ERR_BUSY, "processes of an earlier, killed run still work in %s after %d s; `fuser %s/lock` names them",
-                           lock->dir, LOCK_WAIT_MS / 1000, lock->dir);
+            return err_set(
+                err, ERR_BUSY,
+                "processes of an earlier, killed run still work in %s after %d s; `fuser %s/lock` names them",
+                lock->dir, LOCK_WAIT_MS / 1000, lock->dir);
         if (!said && clock_now_ms() >= until_ms - LOCK_WAIT_MS + 500) {
             say("waiting for the processes of an earlier run to end");
             said = true;
@@ -175,7 +179,12 @@ bool state_clear(const char *dir, bool keep_store, struct err *err)
         ok = file_join(path, sizeof path, dir, "store", err) && file_remove_tree(path, err);
     /* With the store its processes' logs are kept too. */
     for (int i = -2; ok && i <= (keep_store ? -1 : PRIVATE_WORKERS_MAX); i++) {
-        snprintf(name, sizeof name, i == -2 ? "input.jsonl" : i == -1 ? "record.json.new" : i == 0 ? "broker.log" : "worker-%d.log", i);
+        snprintf(name, sizeof name,
+                 i == -2   ? "input.jsonl"
+                 : i == -1 ? "record.json.new"
+                 : i == 0  ? "broker.log"
+                           : "worker-%d.log",
+                 i);
         ok = file_join(path, sizeof path, dir, name, err);
         if (ok)
             unlink(path);
@@ -190,8 +199,10 @@ static bool socket_dir_noted(char *dir, size_t size, const char *state)
 {
     char path[PATH_SIZE];
     struct buf text = { 0 };
-    bool ok = file_join(path, sizeof path, state, "sockets", NULL) && file_read(path, size - 1, &text, NULL) && text.size > 0 &&
-              text.size < size && text.data[0] == '/' && memmem(text.data, text.size, "/moothall-", 10) && !memchr(text.data, 0, text.size);
+    bool ok = file_join(path, sizeof path, state, "sockets", NULL) &&
+              file_read(path, size - 1, &text, NULL) && text.size > 0 && text.size < size &&
+              text.data[0] == '/' && memmem(text.data, text.size, "/moothall-", 10) &&
+              !memchr(text.data, 0, text.size);
 
     if (ok)
         snprintf(dir, size, "%.*s", (int)text.size, (const char *)text.data);
@@ -212,8 +223,8 @@ static bool socket_dir(char *dir, size_t size, const char *state, struct err *er
         return false;
     crypto_generichash(digest, sizeof digest, (const uint8_t *)real, strlen(real), NULL, 0);
     sodium_bin2hex(hex, sizeof hex, digest, 8);
-    if (!base || *base != '/' || strlen(base) + 40 > sizeof ((struct sockaddr_un *)0)->sun_path || stat(base, &st) != 0 ||
-        !S_ISDIR(st.st_mode) || st.st_uid != geteuid())
+    if (!base || *base != '/' || strlen(base) + 40 > sizeof((struct sockaddr_un *)0)->sun_path ||
+        stat(base, &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid())
         base = "/tmp";
     snprintf(dir, size, "%s/moothall-%s", base, hex);
     return true;
@@ -236,8 +247,8 @@ static bool make_socket_dir(const char *dir, const char *state, struct err *err)
     char path[PATH_SIZE], old[128];
     struct stat st;
 
-    if (socket_dir_noted(old, sizeof old, state) && strcmp(old, dir) != 0 && lstat(old, &st) == 0 && S_ISDIR(st.st_mode) &&
-        st.st_uid == geteuid())
+    if (socket_dir_noted(old, sizeof old, state) && strcmp(old, dir) != 0 && lstat(old, &st) == 0 &&
+        S_ISDIR(st.st_mode) && st.st_uid == geteuid())
         file_remove_tree(old, NULL);
     if (!file_join(path, sizeof path, state, "sockets", err) || !file_replace(path, span_text(dir), err))
         return false;
@@ -253,17 +264,17 @@ static bool make_socket_dir(const char *dir, const char *state, struct err *err)
 /* ---- children ------------------------------------------------------------------------------------ */
 
 struct child {
-    char name[32];            /* "broker", "worker-1" */
+    char name[32]; /* "broker", "worker-1" */
     bool is_worker;
-    pid_t pid;                /* 0: not running */
-    int control_fd;           /* our end of its control pipe */
+    pid_t pid;      /* 0: not running */
+    int control_fd; /* our end of its control pipe */
     char **argv;
-    int argument_count;       /* before --control-fd, which is another in every life */
+    int argument_count; /* before --control-fd, which is another in every life */
     int log_fd;
     char log_path[PATH_SIZE];
-    bool ready;               /* in this life */
-    int deaths;               /* in a row, before it was ready */
-    int64_t start_at_ms;      /* when it is not running */
+    bool ready;          /* in this life */
+    int deaths;          /* in a row, before it was ready */
+    int64_t start_at_ms; /* when it is not running */
     int64_t backoff_ms;
 };
 
@@ -284,11 +295,11 @@ struct private_hall {
     struct child child[1 + PRIVATE_WORKERS_MAX]; /* the broker first */
     int child_count;
     int64_t log_look_ms;
-    struct hall *session;     /* the supervisor's own */
+    struct hall *session; /* the supervisor's own */
     struct death death[DEATHS_PENDING_MAX];
     int death_count;
     struct hall_side side;
-    struct err fatal;         /* it has come to its end */
+    struct err fatal; /* it has come to its end */
 };
 
 static int child_event = -1;
@@ -384,7 +395,8 @@ static bool start_child(struct private_hall *hall, struct child *child, struct e
     pid_t pid, parent = getpid();
     struct stat st;
 
-    if (fstat(child->log_fd, &st) == 0 && st.st_size > PRIVATE_LOG_BYTES_MAX && ftruncate(child->log_fd, 0) != 0)
+    if (fstat(child->log_fd, &st) == 0 && st.st_size > PRIVATE_LOG_BYTES_MAX &&
+        ftruncate(child->log_fd, 0) != 0)
         return err_errno(err, "begin %s anew", child->log_path);
     if (pipe2(control, O_CLOEXEC) != 0)
         return err_errno(err, "make a pipe for %s", child->name);
@@ -480,7 +492,8 @@ static void note_death(struct private_hall *hall, const struct child *child, pid
 {
     struct death *death;
 
-    if (hall->death_count == DEATHS_PENDING_MAX) /* the broker has been away for long: it will miss their heartbeats */
+    if (hall->death_count ==
+        DEATHS_PENDING_MAX) /* the broker has been away for long: it will miss their heartbeats */
         return;
     death = &hall->death[hall->death_count++];
     snprintf(death->worker, sizeof death->worker, "%s", child->name);
@@ -510,8 +523,12 @@ static void tell_deaths(struct private_hall *hall)
 
 static bool open_session(struct private_hall *hall, struct err *err)
 {
-    struct hall_config config = { .endpoint = hall->endpoint, .name = "supervisor", .role = MOOTHALL__ROLE__SUPERVISOR,
-                                  .timeout_ms = INT64_MAX, .backoff_max_ms = 500, .silent = true };
+    struct hall_config config = { .endpoint = hall->endpoint,
+                                  .name = "supervisor",
+                                  .role = MOOTHALL__ROLE__SUPERVISOR,
+                                  .timeout_ms = INT64_MAX,
+                                  .backoff_max_ms = 500,
+                                  .silent = true };
 
     return hall_new(&hall->session, hall->context, &config, err);
 }
@@ -555,11 +572,14 @@ static void buried(struct private_hall *hall, struct child *child, int status, i
         const char *words = !strncmp(line, "moothall-worker: ", 17) ? line + 17 : line;
 
         err_set(&hall->fatal, code == EXIT_MODEL ? ERR_INPUT : ERR_REFUSED, "%s: %s", child->name,
-                *words ? words : code == EXIT_MODEL ? "the model cannot be loaded" : "the broker refused it");
+                *words               ? words
+                : code == EXIT_MODEL ? "the model cannot be loaded"
+                                     : "the broker refused it");
         return;
     }
     if (child->deaths >= PRIVATE_DEATHS_MAX) {
-        err_set(&hall->fatal, ERR_IO, "%s died %d times before it was ready (%s); its last words: %s; its log: %s", child->name,
+        err_set(&hall->fatal, ERR_IO,
+                "%s died %d times before it was ready (%s); its last words: %s; its log: %s", child->name,
                 child->deaths, end, *line ? line : "none", child->log_path);
         return;
     }
@@ -577,7 +597,8 @@ static void look_at_logs(struct private_hall *hall, int64_t now_ms)
         struct stat st;
 
         /* Writers append, so a file cut to nothing goes on from its start. */
-        if (fstat(hall->child[i].log_fd, &st) == 0 && st.st_size > PRIVATE_LOG_BYTES_MAX && ftruncate(hall->child[i].log_fd, 0) != 0)
+        if (fstat(hall->child[i].log_fd, &st) == 0 && st.st_size > PRIVATE_LOG_BYTES_MAX &&
+            ftruncate(hall->child[i].log_fd, 0) != 0)
             say("%s cannot be cut", hall->child[i].log_path);
     }
 }
@@ -598,7 +619,8 @@ bool private_hall_turn(struct private_hall *hall, struct err *err)
 
         if (child->pid && waitpid(child->pid, &status, WNOHANG) == child->pid)
             buried(hall, child, status, now_ms);
-        if (!child->pid && !hall->fatal.code && now_ms >= child->start_at_ms && !start_child(hall, child, &hall->fatal))
+        if (!child->pid && !hall->fatal.code && now_ms >= child->start_at_ms &&
+            !start_child(hall, child, &hall->fatal))
             break;
     }
     tell_deaths(hall);
@@ -631,7 +653,8 @@ void private_hall_note(struct private_hall *hall, const Moothall__Status *status
 {
     for (size_t w = 0; w < status->n_worker; w++)
         for (int i = 1; i < hall->child_count; i++)
-            if (status->worker[w]->connected && status->worker[w]->seated && (pid_t)status->worker[w]->pid == hall->child[i].pid) {
+            if (status->worker[w]->connected && status->worker[w]->seated &&
+                (pid_t)status->worker[w]->pid == hall->child[i].pid) {
                 hall->child[i].ready = true;
                 hall->child[i].backoff_ms = BACKOFF_MS;
             }
@@ -662,7 +685,8 @@ bool private_hall_add_workers(struct private_hall *hall, int workers, struct err
     return true;
 }
 
-bool private_hall_start(struct private_hall **out, struct link_context *context, const struct private_config *config, struct err *err)
+bool private_hall_start(struct private_hall **out, struct link_context *context,
+                        const struct private_config *config, struct err *err)
 {
     struct private_hall *hall = calloc(1, sizeof *hall);
     char store[PATH_SIZE];
@@ -683,7 +707,8 @@ bool private_hall_start(struct private_hall **out, struct link_context *context,
     hall->side.arg = hall;
     hall->side.fd[hall->side.fd_count++] = child_event;
     hall->side.fd[hall->side.fd_count++] = stop_fd();
-    if (!socket_dir(hall->sockets, sizeof hall->sockets, config->lock->dir, err) || !make_socket_dir(hall->sockets, config->lock->dir, err)) {
+    if (!socket_dir(hall->sockets, sizeof hall->sockets, config->lock->dir, err) ||
+        !make_socket_dir(hall->sockets, config->lock->dir, err)) {
         free(hall);
         return false;
     }
@@ -741,7 +766,8 @@ static void end_children(struct private_hall *hall, bool workers)
         return;
     for (int i = 0; i < hall->child_count; i++)
         if (hall->child[i].is_worker == workers && hall->child[i].pid) {
-            say("%s (process %d) did not leave within %d s and is ended", hall->child[i].name, (int)hall->child[i].pid, LEAVE_MS / 1000);
+            say("%s (process %d) did not leave within %d s and is ended", hall->child[i].name,
+                (int)hall->child[i].pid, LEAVE_MS / 1000);
             kill(hall->child[i].pid, SIGKILL);
         }
     wait_ended(hall, workers, INT64_MAX);
@@ -749,6 +775,8 @@ static void end_children(struct private_hall *hall, bool workers)
 
 void private_hall_stop(struct private_hall *hall)
 {
+    char noted[PATH_SIZE];
+
     if (!hall)
         return;
     hall_free(hall->session);
@@ -764,11 +792,7 @@ void private_hall_stop(struct private_hall *hall)
             close(child->log_fd);
     }
     file_remove_tree(hall->sockets, NULL);
-    {
-        char noted[PATH_SIZE];
-
-        if (file_join(noted, sizeof noted, hall->lock->dir, "sockets", NULL))
-            unlink(noted);
-    }
+    if (file_join(noted, sizeof noted, hall->lock->dir, "sockets", NULL))
+        unlink(noted);
     free(hall);
 }

@@ -27,8 +27,8 @@
 
 enum {
     PRIVATE_WORKERS_MAX = 64,
-    PRIVATE_DEATHS_MAX = 5,             /* in a row, before it was ready */
-    PRIVATE_LOG_BYTES_MAX = 16 << 20,   /* of each log file; then it begins again */
+    PRIVATE_DEATHS_MAX = 5,           /* in a row, before it was ready */
+    PRIVATE_LOG_BYTES_MAX = 16 << 20, /* of each log file; then it begins again */
 };
 
 /* ---- the state directory ------------------------------------------------------------------------ */
@@ -60,17 +60,19 @@ struct private_hall;
 
 struct private_config {
     const struct state_lock *lock;
-    int workers;            /* 0: a broker alone */
-    int threads;            /* of each worker; 0: the machine's, shared out */
-    int sequences;          /* 0: the worker's default */
+    int workers;   /* 0: a broker alone */
+    int threads;   /* of each worker; 0: the machine's, shared out */
+    int sequences; /* 0: the worker's default */
     const char *model;
-    const char *weights;    /* "auto", "f32", "bf16" */
-    const char *family;     /* NULL or empty: the store's, or what the workers have in common */
+    const char *weights; /* "auto", "f32", "bf16" */
+    const char *family;  /* NULL or empty: the store's, or what the workers have in common */
 };
 
-bool private_hall_start(struct private_hall **hall, struct link_context *context, const struct private_config *config, struct err *err);
+bool private_hall_start(struct private_hall **hall, struct link_context *context,
+                        const struct private_config *config, struct err *err);
 
-/* Ends workers, then the broker: a step is finished, results are handed over, the store is closed.  Removes the sockets. */
+/* Ends workers, then the broker: a step is finished, results are handed over, the store is closed.  Removes
+ * the sockets. */
 void private_hall_stop(struct private_hall *hall);
 
 const char *private_hall_endpoint(const struct private_hall *hall);

@@ -126,20 +126,26 @@ bool record_load(struct record *r, const char *state, struct err *err)
     }
     if (version != RECORD_VERSION) {
         json_decref(root);
-        return err_set(err, ERR_INPUT, "%s has version %" PRIu64 ", this program knows %d; --restart begins anew", path, version,
-                       RECORD_VERSION);
+        return err_set(err, ERR_INPUT,
+                       "%s has version %" PRIu64 ", this program knows %d; --restart begins anew", path,
+                       version, RECORD_VERSION);
     }
-    ok = text_of(root, "output", r->is.output, sizeof r->is.output) && text_of(root, "model", r->is.model, sizeof r->is.model) &&
+    ok = text_of(root, "output", r->is.output, sizeof r->is.output) &&
+         text_of(root, "model", r->is.model, sizeof r->is.model) &&
          text_of(root, "model_mark", r->is.model_mark, sizeof r->is.model_mark) &&
-         text_of(root, "broker", r->is.broker, sizeof r->is.broker) && text_of(root, "queue", r->is.queue, sizeof r->is.queue) &&
+         text_of(root, "broker", r->is.broker, sizeof r->is.broker) &&
+         text_of(root, "queue", r->is.queue, sizeof r->is.queue) &&
          text_of(root, "batch_wanted", r->is.batch_wanted, sizeof r->is.batch_wanted) &&
-         text_of(root, "weights", r->is.weights, sizeof r->is.weights) && text_of(root, "order", r->is.order, sizeof r->is.order) &&
+         text_of(root, "weights", r->is.weights, sizeof r->is.weights) &&
+         text_of(root, "order", r->is.order, sizeof r->is.order) &&
          text_of(root, "on_bad_line", r->is.on_bad_line, sizeof r->is.on_bad_line) &&
          text_of(root, "input", r->is.input, sizeof r->is.input) && number_of(root, "lines", &r->is.lines) &&
-         text_of(root, "batch", r->batch, sizeof r->batch) && text_of(root, "nonce", r->nonce, sizeof r->nonce) &&
-         number_of(root, "edition", &edition) && text_of(root, "hall", hall, sizeof hall) && number_of(root, "done", &r->done) &&
+         text_of(root, "batch", r->batch, sizeof r->batch) &&
+         text_of(root, "nonce", r->nonce, sizeof r->nonce) && number_of(root, "edition", &edition) &&
+         text_of(root, "hall", hall, sizeof hall) && number_of(root, "done", &r->done) &&
          number_of(root, "failed", &r->failed) && number_of(root, "output_bytes", &r->output_bytes) &&
-         text_of(root, "family", r->family, sizeof r->family) && text_of(root, "numerics", r->numerics, sizeof r->numerics);
+         text_of(root, "family", r->family, sizeof r->family) &&
+         text_of(root, "numerics", r->numerics, sizeof r->numerics);
     r->edition = (uint32_t)edition;
     r->update = json_is_true(json_object_get(root, "update"));
     r->retry = json_is_true(json_object_get(root, "retry"));
@@ -170,7 +176,8 @@ bool record_lines_save(const struct batch_file *file, const char *state, uint32_
     bool ok = true;
 
     for (size_t i = 0; ok && i < file->count; i++)
-        ok = buf_add(&all, file->line[i].digest, BATCH_DIGEST_SIZE) || err_set(err, ERR_IO, "no memory for %zu digests", file->count);
+        ok = buf_add(&all, file->line[i].digest, BATCH_DIGEST_SIZE) ||
+             err_set(err, ERR_IO, "no memory for %zu digests", file->count);
     ok = ok && lines_path(path, sizeof path, state, edition, err) && file_replace(path, buf_span(&all), err);
     buf_fini(&all);
     return ok;
@@ -184,7 +191,8 @@ void record_lines_remove(const char *state, uint32_t edition)
         unlink(path);
 }
 
-bool record_lines_changed(const struct batch_file *file, const char *state, uint32_t edition, char *what, int size, struct err *err)
+bool record_lines_changed(const struct batch_file *file, const char *state, uint32_t edition, char *what,
+                          int size, struct err *err)
 {
     char path[RECORD_PATH_MAX];
     struct buf old = { 0 };
@@ -288,7 +296,8 @@ bool model_mark(const char *dir, char mark[65], struct err *err)
         int why = errno;
 
         if (why == ENOENT || why == ENOTDIR)
-            return err_set(err, ERR_NOT_FOUND, "%s: there is no such directory; expected a model in Hugging Face layout", dir);
+            return err_set(err, ERR_NOT_FOUND,
+                           "%s: there is no such directory; expected a model in Hugging Face layout", dir);
         errno = why;
         return err_errno(err, "open model %s", dir);
     }
@@ -338,25 +347,33 @@ void record_batch_name(char name[RECORD_NAME_MAX + 1], const struct run_identity
 }
 
 /* The first option that makes this another run, as words; NULL when all are the same. */
-static const char *option_changed(const struct run_identity *was, const struct run_identity *now, char *text, size_t size)
+static const char *option_changed(const struct run_identity *was, const struct run_identity *now, char *text,
+                                  size_t size)
 {
-    const struct { const char *name, *was, *now; } option[] = {
-        { "--weights", was->weights, now->weights }, { "--order", was->order, now->order },
-        { "--on-bad-line", was->on_bad_line, now->on_bad_line }, { "--queue", was->queue, now->queue },
-        { "--broker", was->broker, now->broker }, { "--batch", was->batch_wanted, now->batch_wanted },
+    const struct {
+        const char *name, *was, *now;
+    } option[] = {
+        { "--weights", was->weights, now->weights },
+        { "--order", was->order, now->order },
+        { "--on-bad-line", was->on_bad_line, now->on_bad_line },
+        { "--queue", was->queue, now->queue },
+        { "--broker", was->broker, now->broker },
+        { "--batch", was->batch_wanted, now->batch_wanted },
         { "-o", was->output, now->output },
     };
 
     for (size_t i = 0; i < sizeof option / sizeof *option; i++)
         if (strcmp(option[i].was, option[i].now) != 0) {
-            snprintf(text, size, "%s was `%.200s` and is now `%.200s`", option[i].name, option[i].was, option[i].now);
+            snprintf(text, size, "%s was `%.200s` and is now `%.200s`", option[i].name, option[i].was,
+                     option[i].now);
             return text;
         }
     return NULL;
 }
 
-enum run_means record_decide(const struct record *record, const struct run_identity *now, const struct run_asks *asks,
-                             const char *changed, bool *update, bool *retry, struct err *err)
+enum run_means record_decide(const struct record *record, const struct run_identity *now,
+                             const struct run_asks *asks, const char *changed, bool *update, bool *retry,
+                             struct err *err)
 {
     char text[512];
     const char *option;
@@ -367,7 +384,9 @@ enum run_means record_decide(const struct record *record, const struct run_ident
         return RUN_START;
     if (!record) {
         if (asks->output_is_file && asks->output_exists) {
-            err_set(err, ERR_CONFLICT, "%s exists and no earlier run wrote it; name another file, or --restart to write over it", now->output);
+            err_set(err, ERR_CONFLICT,
+                    "%s exists and no earlier run wrote it; name another file, or --restart to write over it",
+                    now->output);
             return RUN_REFUSE;
         }
         return RUN_START;
@@ -379,8 +398,10 @@ enum run_means record_decide(const struct record *record, const struct run_ident
         if (asks->output_is_file && !asks->output_exists && record->output_bytes > 0)
             return RUN_START; /* its output is gone: somebody wants it again */
         if (asks->output_is_file && asks->output_bytes != record->output_bytes) {
-            err_set(err, ERR_CONFLICT, "%s was changed since it was written (%" PRIu64 " bytes, now %" PRIu64
-                    "); name another file, or --restart to write over it", now->output, record->output_bytes, asks->output_bytes);
+            err_set(err, ERR_CONFLICT,
+                    "%s was changed since it was written (%" PRIu64 " bytes, now %" PRIu64
+                    "); name another file, or --restart to write over it",
+                    now->output, record->output_bytes, asks->output_bytes);
             return RUN_REFUSE;
         }
         if (same_input && !option && same_model)
@@ -394,18 +415,24 @@ enum run_means record_decide(const struct record *record, const struct run_ident
     if (!record->hall && !(asks->output_is_file && asks->output_exists))
         return RUN_START; /* it never reached a hall: nothing of it is anywhere */
     if (option) {
-        err_set(err, ERR_CONFLICT, "an earlier run of %s is not finished, and %s; run it as before, or --restart", now->output, option);
+        err_set(err, ERR_CONFLICT,
+                "an earlier run of %s is not finished, and %s; run it as before, or --restart", now->output,
+                option);
         return RUN_REFUSE;
     }
-    /* No family: no worker was ever ready, so there is no result of another model yet (should there be, the broker
-     * compares fingerprints). */
+    /* No family: no worker was ever ready, so there is no result of another model yet (should there be, the
+     * broker compares fingerprints). */
     if (!same_model && *record->family) {
-        err_set(err, ERR_CONFLICT, "an earlier run of %s is not finished, and the model has changed since (%.200s); "
-                "results of two models do not go into one output: --restart begins anew", now->output, now->model);
+        err_set(err, ERR_CONFLICT,
+                "an earlier run of %s is not finished, and the model has changed since (%.200s); "
+                "results of two models do not go into one output: --restart begins anew",
+                now->output, now->model);
         return RUN_REFUSE;
     }
     if (!same_input && !asks->update) {
-        err_set(err, ERR_CONFLICT, "the input has changed since the run began: %s; --update does the changed requests, --restart all",
+        err_set(err, ERR_CONFLICT,
+                "the input has changed since the run began: %s; --update does the changed requests, "
+                "--restart all",
                 changed ? changed : "its requests are others");
         return RUN_REFUSE;
     }
@@ -419,7 +446,9 @@ enum run_means record_decide(const struct record *record, const struct run_ident
         return RUN_OVER;
     if (!asks->output_exists)
         return RUN_CONTINUE; /* it is gone, the results are not: they are written again */
-    err_set(err, ERR_CONFLICT, "%s was changed since it was written (%" PRIu64 " bytes, now %" PRIu64
-            "); remove it and it is written again", now->output, record->output_bytes, asks->output_bytes);
+    err_set(err, ERR_CONFLICT,
+            "%s was changed since it was written (%" PRIu64 " bytes, now %" PRIu64
+            "); remove it and it is written again",
+            now->output, record->output_bytes, asks->output_bytes);
     return RUN_REFUSE;
 }

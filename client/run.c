@@ -25,7 +25,7 @@
 enum {
     FETCH_WAIT_MS = 1000,
     STATUS_EVERY_MS = 1000,
-    STATUS_EVERY_QUIET_MS = 5000,  /* nobody is looking */
+    STATUS_EVERY_QUIET_MS = 5000, /* nobody is looking */
 };
 
 static const char *const weights_choices[] = { "auto", "f32", "bf16", "q8", "q4", NULL };
@@ -44,19 +44,30 @@ struct options {
 static const struct field fields[] = {
     { "model", OPTION_TEXT(struct options, model), "directory of the model (not needed with --broker)" },
     { "output", OPTION_TEXT(struct options, output), "-o FILE: where results go, - for standard output" },
-    { "workers", OPTION_NUMBER(struct options, workers, FIELD_INT, 1, PRIVATE_WORKERS_MAX), "worker processes; they divide the experts (1)" },
-    { "threads", OPTION_NUMBER(struct options, threads, FIELD_INT, 0, 256), "compute threads of each worker (0: the machine's, shared out)" },
-    { "weights", OPTION_CHOICE(struct options, weights, weights_choices), "format computed in: auto (what the checkpoint has), f32, bf16" },
-    { "sequences", OPTION_NUMBER(struct options, sequences, FIELD_INT, 0, 1024), "generations in progress at once in a worker (0: its default)" },
-    { "order", OPTION_CHOICE(struct options, order, order_choices), "of the results: input (default) or completion" },
-    { "on_bad_line", OPTION_CHOICE(struct options, on_bad_line, bad_line_choices), "error: its failure stands in the output (default); fail: nothing runs" },
-    { "state", OPTION_TEXT(struct options, state), "the run's state (default: OUTPUT.moothall; needed with -o -)" },
+    { "workers", OPTION_NUMBER(struct options, workers, FIELD_INT, 1, PRIVATE_WORKERS_MAX),
+      "worker processes; they divide the experts (1)" },
+    { "threads", OPTION_NUMBER(struct options, threads, FIELD_INT, 0, 256),
+      "compute threads of each worker (0: the machine's, shared out)" },
+    { "weights", OPTION_CHOICE(struct options, weights, weights_choices),
+      "format computed in: auto (what the checkpoint has), f32, bf16" },
+    { "sequences", OPTION_NUMBER(struct options, sequences, FIELD_INT, 0, 1024),
+      "generations in progress at once in a worker (0: its default)" },
+    { "order", OPTION_CHOICE(struct options, order, order_choices),
+      "of the results: input (default) or completion" },
+    { "on_bad_line", OPTION_CHOICE(struct options, on_bad_line, bad_line_choices),
+      "error: its failure stands in the output (default); fail: nothing runs" },
+    { "state", OPTION_TEXT(struct options, state),
+      "the run's state (default: OUTPUT.moothall; needed with -o -)" },
     { "keep", OPTION_FLAG(struct options, keep), "keep the store after a run that went well" },
-    { "restart", OPTION_FLAG(struct options, restart), "forget an earlier run of this output and begin anew" },
-    { "update", OPTION_FLAG(struct options, update), "the input has changed: do the changed requests, keep the others' results" },
+    { "restart", OPTION_FLAG(struct options, restart),
+      "forget an earlier run of this output and begin anew" },
+    { "update", OPTION_FLAG(struct options, update),
+      "the input has changed: do the changed requests, keep the others' results" },
     { "retry_failed", OPTION_FLAG(struct options, retry_failed), "do again what failed" },
-    { "mixed", OPTION_FLAG(struct options, mixed), "continue although this machine computes with another kernel family" },
-    { "batch", OPTION_TEXT(struct options, batch), "name of the batch (default: made from queue, input and options)" },
+    { "mixed", OPTION_FLAG(struct options, mixed),
+      "continue although this machine computes with another kernel family" },
+    { "batch", OPTION_TEXT(struct options, batch),
+      "name of the batch (default: made from queue, input and options)" },
     { "broker", OPTION_TEXT(struct options, broker), "use this shared hall: tcp://HOST:PORT or ipc:///PATH" },
     { "queue", OPTION_TEXT(struct options, queue), "queue in the hall (default)" },
     { "timeout", OPTION_NUMBER(struct options, timeout_ms, FIELD_DURATION, 0, INT64_C(30) * 24 * 3600 * 1000),
@@ -67,9 +78,9 @@ static const struct field fields[] = {
 struct run {
     struct options options;
     const char *input;
-    bool shared;                    /* a shared hall */
-    char output[RECORD_PATH_MAX];   /* absolute, or "-" */
-    char beside[RECORD_PATH_MAX];   /* where an edition after the first is written */
+    bool shared;                  /* a shared hall */
+    char output[RECORD_PATH_MAX]; /* absolute, or "-" */
+    char beside[RECORD_PATH_MAX]; /* where an edition after the first is written */
     char state[RECORD_PATH_MAX];
     struct state_lock lock;
     struct batch_file file;
@@ -79,11 +90,11 @@ struct run {
     struct private_hall *private_hall;
     struct hall *hall;
     struct output out;
-    struct hall_side stop_side;     /* with a shared hall: only a stop is watched for */
+    struct hall_side stop_side; /* with a shared hall: only a stop is watched for */
     struct say_progress progress;
     int64_t status_ms;
     char waiting_for[160];
-    char family[40];                /* --mixed: go on in this one */
+    char family[40]; /* --mixed: go on in this one */
 };
 
 /* ---- before anything runs ------------------------------------------------------------------------ */
@@ -109,11 +120,16 @@ static bool check_options(struct run *run, int argc, char **argv, struct err *er
     if (!*o->output)
         return err_set(err, ERR_INPUT, "no output: expected -o FILE, or -o - with --state DIR");
     if (o->weights >= 3)
-        return err_set(err, ERR_INPUT, "--weights %s: quantised weights are not built yet; expected f32 or bf16", weights_choices[o->weights]);
+        return err_set(err, ERR_INPUT,
+                       "--weights %s: quantised weights are not built yet; expected f32 or bf16",
+                       weights_choices[o->weights]);
     if (!run->shared && !*o->model)
-        return err_set(err, ERR_INPUT, "no model: expected --model DIR (or --broker ENDPOINT of a hall that has one)");
+        return err_set(err, ERR_INPUT,
+                       "no model: expected --model DIR (or --broker ENDPOINT of a hall that has one)");
     if (run->shared && (o->workers > 1 || o->threads || o->weights || o->sequences))
-        return err_set(err, ERR_INPUT, "--workers, --threads, --weights and --sequences belong to a private hall; with --broker the workers have their own");
+        return err_set(err, ERR_INPUT,
+                       "--workers, --threads, --weights and --sequences belong to a private hall; with "
+                       "--broker the workers have their own");
     if (!name_is_good(o->batch) || !name_is_good(o->queue) || !*o->queue)
         return err_set(err, ERR_INPUT, "--batch and --queue take names without spaces or control characters");
     return true;
@@ -134,8 +150,8 @@ static bool find_places(struct run *run, struct err *err)
         if (stat(run->output, &out) == 0) {
             if (S_ISDIR(out.st_mode))
                 return err_set(err, ERR_INPUT, "output %s is a directory; expected a file", o->output);
-            if (strcmp(run->input, "-") && stat(run->input, &in) == 0 && in.st_dev == out.st_dev && in.st_ino == out.st_ino &&
-                S_ISREG(out.st_mode))
+            if (strcmp(run->input, "-") && stat(run->input, &in) == 0 && in.st_dev == out.st_dev &&
+                in.st_ino == out.st_ino && S_ISREG(out.st_mode))
                 return err_set(err, ERR_INPUT, "%s is both input and output", o->output);
             if (S_ISREG(out.st_mode) && access(run->output, W_OK) != 0)
                 return err_errno(err, "output %s cannot be written", o->output);
@@ -151,11 +167,14 @@ static bool find_places(struct run *run, struct err *err)
         if (!file_absolute(o->state, run->state, sizeof run->state, err))
             return err_wrap(err, "--state");
     } else if (!strcmp(run->output, "-") || (stat(run->output, &out) == 0 && !S_ISREG(out.st_mode))) {
-        return err_set(err, ERR_INPUT, "results go to a stream: expected --state DIR, where the run keeps what it has done");
-    } else if (snprintf(run->state, sizeof run->state, "%.*s.moothall", RECORD_PATH_MAX - 20, run->output) >= RECORD_PATH_MAX) {
+        return err_set(err, ERR_INPUT,
+                       "results go to a stream: expected --state DIR, where the run keeps what it has done");
+    } else if (snprintf(run->state, sizeof run->state, "%.*s.moothall", RECORD_PATH_MAX - 20, run->output) >=
+               RECORD_PATH_MAX) {
         return err_set(err, ERR_INPUT, "the path %.200s... is too long", run->output);
     }
-    if (snprintf(run->beside, sizeof run->beside, "%.*s.moothall-new", RECORD_PATH_MAX - 20, run->output) >= RECORD_PATH_MAX)
+    if (snprintf(run->beside, sizeof run->beside, "%.*s.moothall-new", RECORD_PATH_MAX - 20, run->output) >=
+        RECORD_PATH_MAX)
         return err_set(err, ERR_INPUT, "the path %.200s... is too long", run->output);
     return true;
 }
@@ -174,7 +193,9 @@ static bool identify(struct run *run, struct run_identity *now, struct err *err)
     strcpy(now->on_bad_line, bad_line_choices[o->on_bad_line]);
     sodium_bin2hex(now->input, sizeof now->input, run->file.digest, sizeof run->file.digest);
     now->lines = run->file.count;
-    if (*o->model && !run->shared && (!file_absolute(o->model, now->model, sizeof now->model, err) || !model_mark(o->model, now->model_mark, err)))
+    if (*o->model && !run->shared &&
+        (!file_absolute(o->model, now->model, sizeof now->model, err) ||
+         !model_mark(o->model, now->model_mark, err)))
         return err_wrap(err, "--model");
     return true;
 }
@@ -187,8 +208,9 @@ static bool check_input(struct run *run, struct err *err)
         return false;
     bad_lines_end(&bad);
     if (run->file.bad_count && run->options.on_bad_line == 1)
-        return err_set(err, ERR_INPUT, "%s: %zu of %zu lines are bad, and --on-bad-line is fail: nothing was run", run->file.name,
-                       run->file.bad_count, run->file.count);
+        return err_set(err, ERR_INPUT,
+                       "%s: %zu of %zu lines are bad, and --on-bad-line is fail: nothing was run",
+                       run->file.name, run->file.bad_count, run->file.count);
     return true;
 }
 
@@ -207,7 +229,8 @@ static bool wipe(struct run *run, struct err *err)
     /* its input.jsonl is this run's already */
     if (!file_join(path, sizeof path, run->state, "store", err) || !file_remove_tree(path, err))
         return false;
-    if (strcmp(run->output, "-") && stat(run->output, &st) == 0 && S_ISREG(st.st_mode) && truncate(run->output, 0) != 0)
+    if (strcmp(run->output, "-") && stat(run->output, &st) == 0 && S_ISREG(st.st_mode) &&
+        truncate(run->output, 0) != 0)
         return err_errno(err, "empty %s", run->output);
     return true;
 }
@@ -215,6 +238,7 @@ static bool wipe(struct run *run, struct err *err)
 static bool begin(struct run *run, const struct run_identity *now, struct err *err)
 {
     struct record *record = &run->record;
+    uint8_t random[8];
     bool again = run->has_record; /* in a shared hall, an earlier batch of this name is still there */
 
     if (!wipe(run, err))
@@ -222,16 +246,13 @@ static bool begin(struct run *run, const struct run_identity *now, struct err *e
     memset(record, 0, sizeof *record);
     record->is = *now;
     record->edition = 1;
-    {
-        uint8_t random[8];
-
-        randombytes_buf(random, sizeof random);
-        sodium_bin2hex(record->nonce, sizeof record->nonce, random, sizeof random);
-    }
+    randombytes_buf(random, sizeof random);
+    sodium_bin2hex(record->nonce, sizeof record->nonce, random, sizeof random);
     if (*now->batch_wanted)
         snprintf(record->batch, sizeof record->batch, "%s", now->batch_wanted);
     else
-        record_batch_name(record->batch, now, run->shared && (again || run->options.restart) ? record->nonce : "");
+        record_batch_name(record->batch, now,
+                          run->shared && (again || run->options.restart) ? record->nonce : "");
     return record_lines_save(&run->file, run->state, 1, err) && record_save(record, run->state, err);
 }
 
@@ -248,15 +269,21 @@ static bool check_family(struct run *run, struct err *err)
     if (!strcmp(best->family, run->record.family))
         return true;
     if (!run->options.mixed)
-        return err_set(err, ERR_CONFLICT, "this run's results were computed in kernel family %s; this machine computes in %s, which gives other "
-                       "bits: continue on a machine that has the former, or --mixed to go on in the latter, or --restart", run->record.family, best->family);
-    say("going on in kernel family %s; the results so far were computed in %s", best->family, run->record.family);
+        return err_set(err, ERR_CONFLICT,
+                       "this run's results were computed in kernel family %s; this machine computes in %s, "
+                       "which gives other "
+                       "bits: continue on a machine that has the former, or --mixed to go on in the latter, "
+                       "or --restart",
+                       run->record.family, best->family);
+    say("going on in kernel family %s; the results so far were computed in %s", best->family,
+        run->record.family);
     snprintf(run->family, sizeof run->family, "%s", best->family);
     *run->record.family = '\0'; /* learned again */
     return true;
 }
 
-static bool begin_edition(struct run *run, const struct run_identity *now, bool update, bool retry, struct err *err)
+static bool begin_edition(struct run *run, const struct run_identity *now, bool update, bool retry,
+                          struct err *err)
 {
     struct record *record = &run->record;
     uint32_t old = record->edition;
@@ -286,10 +313,16 @@ static bool stop_turn(void *arg, struct err *err)
 static bool open_hall(struct run *run, struct err *err)
 {
     const struct options *o = &run->options;
-    struct hall_config config = { .name = "run", .role = MOOTHALL__ROLE__CLIENT, .timeout_ms = o->timeout_ms };
+    struct hall_config config = { .name = "run",
+                                  .role = MOOTHALL__ROLE__CLIENT,
+                                  .timeout_ms = o->timeout_ms };
     struct private_config private_config = {
-        .lock = &run->lock, .workers = run->record.ended ? 0 : (int)o->workers, .threads = (int)o->threads,
-        .sequences = (int)o->sequences, .model = o->model, .weights = weights_choices[o->weights],
+        .lock = &run->lock,
+        .workers = run->record.ended ? 0 : (int)o->workers,
+        .threads = (int)o->threads,
+        .sequences = (int)o->sequences,
+        .model = o->model,
+        .weights = weights_choices[o->weights],
         .family = run->family,
     };
     struct hall_welcome welcome;
@@ -304,7 +337,8 @@ static bool open_hall(struct run *run, struct err *err)
             return false;
         config.endpoint = private_hall_endpoint(run->private_hall);
         config.side = private_hall_side(run->private_hall);
-        config.timeout_ms = o->timeout_ms >= 0 ? o->timeout_ms : INT64_MAX; /* the supervisor knows better when to give up */
+        config.timeout_ms =
+            o->timeout_ms >= 0 ? o->timeout_ms : INT64_MAX; /* the supervisor knows better when to give up */
         config.backoff_max_ms = 500;
     }
     if (!hall_new(&run->hall, run->context, &config, err) || !hall_open(run->hall, &welcome, err))
@@ -312,7 +346,8 @@ static bool open_hall(struct run *run, struct err *err)
     if (run->record.hall && run->record.hall != welcome.hall) {
         say("this is another store than the run began with: its jobs are submitted again");
         run->record.submitted = false;
-        if (run->record.ended && run->private_hall && !private_hall_add_workers(run->private_hall, (int)o->workers, err))
+        if (run->record.ended && run->private_hall &&
+            !private_hall_add_workers(run->private_hall, (int)o->workers, err))
             return false;
         run->record.ended = false;
     }
@@ -330,9 +365,11 @@ static bool submit(struct run *run, struct err *err)
 
     if (r->submitted)
         return true;
-    if ((!r->retry || r->update || r->edition == 1) && !submit_all(run->hall, &run->file, r->is.queue, r->batch, mode, err))
+    if ((!r->retry || r->update || r->edition == 1) &&
+        !submit_all(run->hall, &run->file, r->is.queue, r->batch, mode, err))
         return err_wrap(err, "submit");
-    if (r->retry && !submit_all(run->hall, &run->file, r->is.queue, r->batch, MOOTHALL__SUBMIT_MODE__RETRY, err))
+    if (r->retry &&
+        !submit_all(run->hall, &run->file, r->is.queue, r->batch, MOOTHALL__SUBMIT_MODE__RETRY, err))
         return err_wrap(err, "submit");
     r->submitted = true;
     return record_save(r, run->state, err);
@@ -352,13 +389,15 @@ static bool look(struct run *run, struct err *err)
     run->status_ms = now_ms;
     ask.queue = r->is.queue;
     ask.batch = r->batch;
-    if (!hall_ask(run->hall, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask, MOOTHALL__ENVELOPE__BODY_STATUS, &answer, err))
+    if (!hall_ask(run->hall, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask, MOOTHALL__ENVELOPE__BODY_STATUS,
+                  &answer, err))
         return false;
     status = answer->envelope->status;
     if (run->private_hall)
         private_hall_note(run->private_hall, status);
     if (status->counts) {
-        run->progress.failed = status->counts->failed + status->counts->dead + status->counts->cancelled + status->counts->expired;
+        run->progress.failed = status->counts->failed + status->counts->dead + status->counts->cancelled +
+                               status->counts->expired;
         run->progress.done = status->counts->done + run->progress.failed;
     }
     snprintf(run->waiting_for, sizeof run->waiting_for, "%.150s", status->waiting_for);
@@ -393,7 +432,8 @@ static bool find_newest(struct run *run, struct output_source *source, struct er
         fetch.items_max = 256;
         fetch.bytes_max = 1 << 20;
         fetch.wait_ms = FETCH_WAIT_MS;
-        if (!hall_ask(run->hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES, &answer, err))
+        if (!hall_ask(run->hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES,
+                      &answer, err))
             return false;
         entries = answer->envelope->entries;
         for (size_t i = 0; i < entries->n_entry; i++) {
@@ -418,8 +458,11 @@ static bool write_results(struct run *run, struct err *err)
     struct record *r = &run->record;
     char consumer[64];
     const char *path = r->edition > 1 && strcmp(run->output, "-") ? run->beside : run->output;
-    struct output_source source = { .queue = r->is.queue, .batch = r->batch, .consumer = consumer,
-                                    .by_position = !strcmp(r->is.order, "input"), .keeps_cursor = true };
+    struct output_source source = { .queue = r->is.queue,
+                                    .batch = r->batch,
+                                    .consumer = consumer,
+                                    .by_position = !strcmp(r->is.order, "input"),
+                                    .keeps_cursor = true };
     struct stat st;
     bool end = false, ok = false;
     uint64_t got;
@@ -446,8 +489,9 @@ static bool write_results(struct run *run, struct err *err)
         say_progress(&run->progress, clock_now_ms());
     }
     if (run->out.done != run->file.count) {
-        err_set(err, ERR_CONFLICT, "%" PRIu64 " results for %zu requests; `moothall audit --state %.200s` says more", run->out.done,
-                run->file.count, run->state);
+        err_set(err, ERR_CONFLICT,
+                "%" PRIu64 " results for %zu requests; `moothall audit --state %.200s` says more",
+                run->out.done, run->file.count, run->state);
         goto out;
     }
     if (path == run->beside && (rename(run->beside, run->output) != 0)) {
@@ -477,8 +521,9 @@ static int say_over(const struct run *run, int64_t ms)
     uint64_t all = r->done + r->failed;
 
     if (r->failed)
-        say("%" PRIu64 " requests: %" PRIu64 " done, %" PRIu64 " failed, in %.1f s; results in %s; --retry-failed does those again", all,
-            r->done, r->failed, (double)ms / 1000, run->output);
+        say("%" PRIu64 " requests: %" PRIu64 " done, %" PRIu64
+            " failed, in %.1f s; results in %s; --retry-failed does those again",
+            all, r->done, r->failed, (double)ms / 1000, run->output);
     else
         say("%" PRIu64 " requests: all done, in %.1f s; results in %s", all, (double)ms / 1000, run->output);
     return r->failed ? 2 : 0;
@@ -515,14 +560,17 @@ static void close_all(struct run *run)
 static enum run_means prepare(struct run *run, struct err *err)
 {
     struct run_identity now;
-    struct run_asks asks = { .restart = run->options.restart, .update = run->options.update, .retry_failed = run->options.retry_failed };
+    struct run_asks asks = { .restart = run->options.restart,
+                             .update = run->options.update,
+                             .retry_failed = run->options.retry_failed };
     char spool[RECORD_PATH_MAX], changed[200] = "";
     struct stat st;
     bool update, retry;
     enum run_means means;
 
-    if (!file_join(spool, sizeof spool, run->state, "input.jsonl", err) || !batch_file_open(&run->file, run->input, spool, err) ||
-        !check_input(run, err) || !identify(run, &now, err))
+    if (!file_join(spool, sizeof spool, run->state, "input.jsonl", err) ||
+        !batch_file_open(&run->file, run->input, spool, err) || !check_input(run, err) ||
+        !identify(run, &now, err))
         return RUN_REFUSE;
     run->has_record = record_load(&run->record, run->state, err);
     if (!run->has_record && err->code != ERR_NOT_FOUND && !asks.restart)
@@ -535,7 +583,8 @@ static enum run_means prepare(struct run *run, struct err *err)
     asks.store_exists = run->shared || state_store_exists(run->state);
     if (run->has_record && !run->record.finished)
         record_lines_changed(&run->file, run->state, run->record.edition, changed, sizeof changed, err);
-    means = record_decide(run->has_record ? &run->record : NULL, &now, &asks, *changed ? changed : NULL, &update, &retry, err);
+    means = record_decide(run->has_record ? &run->record : NULL, &now, &asks, *changed ? changed : NULL,
+                          &update, &retry, err);
     if (means == RUN_START) {
         if (run->has_record && run->record.finished && !asks.restart && asks.output_exists)
             say("%s is the result of another run, which finished; it is written anew", run->output);
@@ -604,7 +653,8 @@ static int run_verb(const struct verb *verb, int argc, char **argv)
     run->options.workers = 1;
     run->options.timeout_ms = -1;
     strcpy(run->options.queue, "default");
-    if (!verb_flags(verb, &argc, argv, &run->options, &err) || !check_options(run, argc, argv, &err) || !find_places(run, &err)) {
+    if (!verb_flags(verb, &argc, argv, &run->options, &err) || !check_options(run, argc, argv, &err) ||
+        !find_places(run, &err)) {
         say_failed("run", &err);
         free(run);
         return 1;
@@ -626,8 +676,9 @@ static int run_verb(const struct verb *verb, int argc, char **argv)
         status = 0;
         break;
     case RUN_OVER:
-        say("nothing to do: %s is complete, %" PRIu64 " done, %" PRIu64 " failed; --retry-failed does those again", run->output,
-            run->record.done, run->record.failed);
+        say("nothing to do: %s is complete, %" PRIu64 " done, %" PRIu64
+            " failed; --retry-failed does those again",
+            run->output, run->record.done, run->record.failed);
         status = 2;
         break;
     default:
@@ -650,7 +701,8 @@ const struct verb verb_run = {
     .name = "run",
     .what = "a file of requests in, a file of results out; killed and repeated, it continues",
     .words = "--model DIR REQUESTS.jsonl -o RESULTS.jsonl [--workers N] [flags]",
-    .more = "REQUESTS.jsonl has one OpenAI batch request a line (custom_id, method, url, body); - is standard input.\n"
+    .more = "REQUESTS.jsonl has one OpenAI batch request a line (custom_id, method, url, body); - is "
+            "standard input.\n"
             "The same command again continues where the last one was stopped, or says that all is done.",
     .example = "moothall run --model deploy/demo/model --workers 2 requests.jsonl -o results.jsonl",
     .fields = fields,

@@ -66,10 +66,11 @@ int say_failed(const char *verb, const struct err *err)
 static void time_left(char *text, int size, int64_t seconds)
 {
     if (seconds >= 24 * 3600)
-        snprintf(text, (size_t)size, "%lld d %02lld h", (long long)(seconds / 86400), (long long)(seconds / 3600 % 24));
+        snprintf(text, (size_t)size, "%lld d %02lld h", (long long)(seconds / 86400),
+                 (long long)(seconds / 3600 % 24));
     else if (seconds >= 3600)
-        snprintf(text, (size_t)size, "%lld:%02lld:%02lld", (long long)(seconds / 3600), (long long)(seconds / 60 % 60),
-                 (long long)(seconds % 60));
+        snprintf(text, (size_t)size, "%lld:%02lld:%02lld", (long long)(seconds / 3600),
+                 (long long)(seconds / 60 % 60), (long long)(seconds % 60));
     else
         snprintf(text, (size_t)size, "%lld:%02lld", (long long)(seconds / 60), (long long)(seconds % 60));
 }
@@ -93,15 +94,16 @@ void say_progress_text(char *text, int size, const struct say_progress *p, int64
         snprintf(failed, sizeof failed, ", %llu failed", (unsigned long long)p->failed);
     if (p->note && *p->note)
         snprintf(note, sizeof note, " (%s)", p->note);
-    if (width >= 80) {
+    if (width >= 70) {
         int full = (int)(share * BAR_WIDTH + 0.5);
 
         memset(bar, '.', BAR_WIDTH);
         memset(bar, '#', (size_t)full);
         bar[BAR_WIDTH] = '\0';
     }
-    snprintf(text, (size_t)size, "%s%s%s%llu/%llu %s, %.*f/s%s%s%s", width >= 80 ? "[" : "", bar, width >= 80 ? "] " : "",
-             (unsigned long long)p->done, (unsigned long long)p->total, p->what, rate < 10 ? 2 : 0, rate, left, failed, note);
+    snprintf(text, (size_t)size, "%s%s%s%llu/%llu %s, %.*f/s%s%s%s", width >= 70 ? "[" : "", bar,
+             width >= 70 ? "] " : "", (unsigned long long)p->done, (unsigned long long)p->total, p->what,
+             rate < 10 ? 2 : 0, rate, left, failed, note);
     if (width > 0 && (int)strlen(text) > width)
         text[width] = '\0';
 }

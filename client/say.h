@@ -25,7 +25,7 @@ int say_failed(const char *verb, const struct err *err);
 
 /* What a progress line shows.  Draws when it is time to: call it as often as you like. */
 struct say_progress {
-    const char *what;       /* "submitted", "done" */
+    const char *what; /* "submitted", "done" */
     uint64_t done, total;
     uint64_t failed;
     uint64_t done_at_start; /* what an earlier run had done: not part of the rate */
@@ -36,6 +36,7 @@ void say_progress_start(int64_t now_ms); /* the rate counts from here */
 void say_progress_end(void);             /* removes the bar */
 
 /* The bar's text, without its end; width in columns.  Pure, for tests. */
-void say_progress_text(char *text, int size, const struct say_progress *progress, int64_t elapsed_ms, int width);
+void say_progress_text(char *text, int size, const struct say_progress *progress, int64_t elapsed_ms,
+                       int width);
 
 #endif

@@ -36,9 +36,10 @@ static json_t *counts_json(const Moothall__Counts *c)
 
     if (!c)
         c = &none;
-    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "ready", (json_int_t)c->ready, "leased", (json_int_t)c->leased, "delayed",
-                     (json_int_t)c->delayed, "done", (json_int_t)c->done, "failed", (json_int_t)c->failed, "dead", (json_int_t)c->dead,
-                     "cancelled", (json_int_t)c->cancelled, "expired", (json_int_t)c->expired);
+    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "ready", (json_int_t)c->ready, "leased",
+                     (json_int_t)c->leased, "delayed", (json_int_t)c->delayed, "done", (json_int_t)c->done,
+                     "failed", (json_int_t)c->failed, "dead", (json_int_t)c->dead, "cancelled",
+                     (json_int_t)c->cancelled, "expired", (json_int_t)c->expired);
 }
 
 static json_t *exchange_json(const Moothall__ExchangeCounts *e)
@@ -47,11 +48,13 @@ static json_t *exchange_json(const Moothall__ExchangeCounts *e)
 
     if (!e)
         e = &none;
-    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "dispatches", (json_int_t)e->dispatches, "dispatch_bytes",
-                     (json_int_t)e->dispatch_bytes, "dispatch_rows", (json_int_t)e->dispatch_rows, "sums_bytes", (json_int_t)e->sums_bytes,
-                     "resent", (json_int_t)e->resent, "steps", (json_int_t)e->steps, "decode_steps", (json_int_t)e->decode_steps,
-                     "decode_dispatches", (json_int_t)e->decode_dispatches, "served", (json_int_t)e->served, "served_rows",
-                     (json_int_t)e->served_rows, "moe_layers", (json_int_t)e->moe_layers);
+    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "dispatches", (json_int_t)e->dispatches,
+                     "dispatch_bytes", (json_int_t)e->dispatch_bytes, "dispatch_rows",
+                     (json_int_t)e->dispatch_rows, "sums_bytes", (json_int_t)e->sums_bytes, "resent",
+                     (json_int_t)e->resent, "steps", (json_int_t)e->steps, "decode_steps",
+                     (json_int_t)e->decode_steps, "decode_dispatches", (json_int_t)e->decode_dispatches,
+                     "served", (json_int_t)e->served, "served_rows", (json_int_t)e->served_rows, "moe_layers",
+                     (json_int_t)e->moe_layers);
 }
 
 static json_t *numbers_json(const uint32_t *number, size_t count)
@@ -77,21 +80,27 @@ static json_t *status_json(const Moothall__Status *s)
     json_object_set_new(root, "prompt_tokens", json_integer((json_int_t)s->prompt_tokens));
     json_object_set_new(root, "generated_tokens", json_integer((json_int_t)s->generated_tokens));
     for (size_t i = 0; i < s->n_queue; i++)
-        json_array_append_new(queues, json_pack("{s:s,s:o,s:I}", "name", s->queue[i]->name, "counts", counts_json(s->queue[i]->counts),
-                                                "entries", (json_int_t)s->queue[i]->entries));
+        json_array_append_new(queues, json_pack("{s:s,s:o,s:I}", "name", s->queue[i]->name, "counts",
+                                                counts_json(s->queue[i]->counts), "entries",
+                                                (json_int_t)s->queue[i]->entries));
     for (size_t i = 0; i < s->n_batch; i++)
-        json_array_append_new(batches, json_pack("{s:s,s:s,s:o,s:I,s:I}", "name", s->batch[i]->name, "queue", s->batch[i]->queue, "counts",
-                                                 counts_json(s->batch[i]->counts), "total", (json_int_t)s->batch[i]->total, "created_ms",
-                                                 (json_int_t)s->batch[i]->created_ms));
+        json_array_append_new(batches,
+                              json_pack("{s:s,s:s,s:o,s:I,s:I}", "name", s->batch[i]->name, "queue",
+                                        s->batch[i]->queue, "counts", counts_json(s->batch[i]->counts),
+                                        "total", (json_int_t)s->batch[i]->total, "created_ms",
+                                        (json_int_t)s->batch[i]->created_ms));
     for (size_t i = 0; i < s->n_worker; i++) {
         const Moothall__WorkerStatus *w = s->worker[i];
 
-        json_array_append_new(workers, json_pack("{s:s,s:i,s:s,s:b,s:b,s:o,s:i,s:i,s:i,s:I,s:I,s:I,s:s,s:o}", "name", w->name, "pid", (int)w->pid,
-                                                 "endpoint", w->endpoint, "connected", w->connected, "seated", w->seated, "shards",
-                                                 numbers_json(w->shard, w->n_shard), "leases", (int)w->leases, "sequences", (int)w->sequences,
-                                                 "waiting_shard", (int)w->waiting_shard, "prompt_tokens", (json_int_t)w->prompt_tokens,
-                                                 "generated_tokens", (json_int_t)w->generated_tokens, "silent_ms", (json_int_t)w->silent_ms,
-                                                 "family", w->family, "exchange", exchange_json(w->exchange)));
+        json_array_append_new(
+            workers,
+            json_pack("{s:s,s:i,s:s,s:b,s:b,s:o,s:i,s:i,s:i,s:I,s:I,s:I,s:s,s:o}", "name", w->name, "pid",
+                      (int)w->pid, "endpoint", w->endpoint, "connected", w->connected, "seated", w->seated,
+                      "shards", numbers_json(w->shard, w->n_shard), "leases", (int)w->leases, "sequences",
+                      (int)w->sequences, "waiting_shard", (int)w->waiting_shard, "prompt_tokens",
+                      (json_int_t)w->prompt_tokens, "generated_tokens", (json_int_t)w->generated_tokens,
+                      "silent_ms", (json_int_t)w->silent_ms, "family", w->family, "exchange",
+                      exchange_json(w->exchange)));
     }
     json_object_set_new(root, "queues", queues);
     json_object_set_new(root, "batches", batches);
@@ -114,8 +123,8 @@ static void print_counts(const char *name, const Moothall__Counts *c, uint64_t t
 
     if (!c)
         c = &none;
-    printf("%-28.28s %8" PRIu64 " %8" PRIu64 " %8" PRIu64 " %8" PRIu64 " %8" PRIu64 " %8" PRIu64, name, c->ready, c->leased, c->delayed, c->done,
-           c->failed, c->dead + c->cancelled + c->expired);
+    printf("%-28.28s %8" PRIu64 " %8" PRIu64 " %8" PRIu64 " %8" PRIu64 " %8" PRIu64 " %8" PRIu64, name,
+           c->ready, c->leased, c->delayed, c->done, c->failed, c->dead + c->cancelled + c->expired);
     if (total)
         printf(" %8" PRIu64, total);
     printf("\n");
@@ -139,7 +148,8 @@ static void print_shards(const Moothall__WorkerStatus *w)
 
 static void print_status(const Moothall__Status *s)
 {
-    printf("%-28s %8s %8s %8s %8s %8s %8s %8s\n", "", "ready", "leased", "delayed", "done", "failed", "lost", "total");
+    printf("%-28s %8s %8s %8s %8s %8s %8s %8s\n", "", "ready", "leased", "delayed", "done", "failed", "lost",
+           "total");
     if (s->batch_total)
         print_counts("this batch", s->counts, s->batch_total);
     else
@@ -157,9 +167,11 @@ static void print_status(const Moothall__Status *s)
         print_counts(name, s->batch[i]->counts, s->batch[i]->total);
     }
     if (s->batch_total)
-        printf("first unfinished: position %" PRIu64 "; %" PRIu64 " finished ones wait behind it\n", s->first_unfinished, s->waiting);
+        printf("first unfinished: position %" PRIu64 "; %" PRIu64 " finished ones wait behind it\n",
+               s->first_unfinished, s->waiting);
     if (s->prompt_tokens)
-        printf("tokens: %" PRIu64 " of prompts, %" PRIu64 " generated\n", s->prompt_tokens, s->generated_tokens);
+        printf("tokens: %" PRIu64 " of prompts, %" PRIu64 " generated\n", s->prompt_tokens,
+               s->generated_tokens);
     if (*s->numerics)
         printf("numerics: %s\n", s->numerics);
     if (!s->n_worker)
@@ -167,9 +179,13 @@ static void print_status(const Moothall__Status *s)
     for (size_t i = 0; i < s->n_worker; i++) {
         const Moothall__WorkerStatus *w = s->worker[i];
 
-        printf("worker %s (process %u): %s, shards ", w->name, w->pid, !w->connected ? "gone" : w->seated ? "seated" : "loading");
+        printf("worker %s (process %u): %s, shards ", w->name, w->pid,
+               !w->connected ? "gone"
+               : w->seated   ? "seated"
+                             : "loading");
         print_shards(w);
-        printf(", %u leases, %u sequences, %" PRIu64 " tokens generated", w->leases, w->sequences, w->generated_tokens);
+        printf(", %u leases, %u sequences, %" PRIu64 " tokens generated", w->leases, w->sequences,
+               w->generated_tokens);
         if (w->waiting_shard >= 0 && w->connected && w->seated && w->sequences)
             printf(", waiting for shard %d", w->waiting_shard);
         printf("\n");
@@ -200,8 +216,8 @@ static int status_verb(const struct verb *verb, int argc, char **argv)
         snprintf(options.batch, sizeof options.batch, "%s", connection.record.batch); /* the run's own */
     ask.queue = options.queue;
     ask.batch = options.batch;
-    ok = ok &&
-         hall_ask(connection.hall, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask, MOOTHALL__ENVELOPE__BODY_STATUS, &answer, &err);
+    ok = ok && hall_ask(connection.hall, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask,
+                        MOOTHALL__ENVELOPE__BODY_STATUS, &answer, &err);
     if (ok && options.json) {
         json_t *root = status_json(answer->envelope->status);
 

@@ -13,7 +13,7 @@
 
 void stop_install(void); /* once, first thing */
 bool stop_asked(void);
-int stop_fd(void);       /* readable once asked; -1 before stop_install */
+int stop_fd(void); /* readable once asked; -1 before stop_install */
 
 /* False, with ERR_INTERRUPTED, once asked. */
 bool stop_check(struct err *err);

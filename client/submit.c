@@ -23,17 +23,20 @@ struct options {
 static const struct field fields[] = {
     { "broker", OPTION_TEXT(struct options, broker), "the hall: tcp://HOST:PORT or ipc:///PATH" },
     { "queue", OPTION_TEXT(struct options, queue), "queue in the hall (default)" },
-    { "batch", OPTION_TEXT(struct options, batch), "name of the batch (default: made from queue, input and options)" },
-    { "on_bad_line", OPTION_CHOICE(struct options, on_bad_line, bad_line_choices), "error: stored as failed (default); fail: nothing is submitted" },
-    { "update", OPTION_FLAG(struct options, update), "requests that the batch has with another body are done again" },
+    { "batch", OPTION_TEXT(struct options, batch),
+      "name of the batch (default: made from queue, input and options)" },
+    { "on_bad_line", OPTION_CHOICE(struct options, on_bad_line, bad_line_choices),
+      "error: stored as failed (default); fail: nothing is submitted" },
+    { "update", OPTION_FLAG(struct options, update),
+      "requests that the batch has with another body are done again" },
     { "retry_failed", OPTION_FLAG(struct options, retry_failed), "what failed is done again" },
     { "timeout", OPTION_NUMBER(struct options, timeout_ms, FIELD_DURATION, 0, INT64_C(30) * 24 * 3600 * 1000),
       "give up when the broker is silent for so long (default: 60 s at the start, then never)" },
     { "quiet", OPTION_FLAG(struct options, quiet), "say nothing but errors" },
 };
 
-static bool submit(const struct options *o, const char *input, struct batch_file *file, struct connection *connection, char *batch,
-                   struct err *err)
+static bool submit(const struct options *o, const char *input, struct batch_file *file,
+                   struct connection *connection, char *batch, struct err *err)
 {
     struct bad_lines bad = { 0 };
     struct run_identity identity = { 0 };
@@ -46,8 +49,9 @@ static bool submit(const struct options *o, const char *input, struct batch_file
         return false;
     bad_lines_end(&bad);
     if (file->bad_count && o->on_bad_line == 1)
-        return err_set(err, ERR_INPUT, "%s: %zu of %zu lines are bad, and --on-bad-line is fail: nothing was submitted", file->name,
-                       file->bad_count, file->count);
+        return err_set(err, ERR_INPUT,
+                       "%s: %zu of %zu lines are bad, and --on-bad-line is fail: nothing was submitted",
+                       file->name, file->bad_count, file->count);
     strcpy(identity.queue, o->queue);
     strcpy(identity.on_bad_line, bad_line_choices[o->on_bad_line]);
     strcpy(identity.weights, "auto"); /* as `run --broker` names it, so both mean the same batch */
@@ -64,11 +68,13 @@ static bool submit(const struct options *o, const char *input, struct batch_file
         !submit_all(connection->hall, file, o->queue, batch,
                     o->update ? MOOTHALL__SUBMIT_MODE__UPDATE : MOOTHALL__SUBMIT_MODE__NEW, err))
         return false;
-    if (o->retry_failed && !submit_all(connection->hall, file, o->queue, batch, MOOTHALL__SUBMIT_MODE__RETRY, err))
+    if (o->retry_failed &&
+        !submit_all(connection->hall, file, o->queue, batch, MOOTHALL__SUBMIT_MODE__RETRY, err))
         return false;
     tally = hall_tally(connection->hall);
     say_progress_end();
-    say("%zu requests: %" PRIu64 " new, %" PRIu64 " known already, %" PRIu64 " to be done again, %zu bad lines; queue %s, batch %s",
+    say("%zu requests: %" PRIu64 " new, %" PRIu64 " known already, %" PRIu64
+        " to be done again, %zu bad lines; queue %s, batch %s",
         file->count, tally.accepted, tally.duplicate, tally.renewed, file->bad_count, o->queue, batch);
     return true;
 }
@@ -86,8 +92,10 @@ static int submit_verb(const struct verb *verb, int argc, char **argv)
         return say_failed("submit", &err);
     say_init(options.quiet);
     if (argc != 2) {
-        err_set(&err, ERR_INPUT, argc < 2 ? "no input: expected a file of requests, or - for standard input"
-                                          : "expected one input file, found also `%.200s`", argc < 2 ? "" : argv[2]);
+        err_set(&err, ERR_INPUT,
+                argc < 2 ? "no input: expected a file of requests, or - for standard input"
+                         : "expected one input file, found also `%.200s`",
+                argc < 2 ? "" : argv[2]);
         return say_failed("submit", &err);
     }
     if (!*options.broker) {
@@ -100,7 +108,8 @@ static int submit_verb(const struct verb *verb, int argc, char **argv)
     if (ok)
         printf("%s\n", batch);
     else if (err.code == ERR_INTERRUPTED)
-        say_error("moothall submit: interrupted; what was acknowledged is stored, and the same command adds the rest");
+        say_error("moothall submit: interrupted; what was acknowledged is stored, and the same command adds "
+                  "the rest");
     else
         say_failed("submit", &err);
     ok = ok && fflush(stdout) == 0;

@@ -10,7 +10,7 @@
 
 /* Prints what is wrong with a line to stderr: the first BATCH_REPORTED_MAX, then only their number. */
 struct bad_lines {
-    const char *name;   /* of the file */
+    const char *name; /* of the file */
     uint64_t count;
 };
 void bad_lines_report(void *bad_lines, uint64_t number, const struct request_fault *fault);

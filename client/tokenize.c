@@ -23,10 +23,13 @@ struct options {
 };
 
 static const struct field fields[] = {
-    { "model", OPTION_TEXT(struct options, model), "directory of the model; only its tokenizer's files are read" },
+    { "model", OPTION_TEXT(struct options, model),
+      "directory of the model; only its tokenizer's files are read" },
     { "output", OPTION_TEXT(struct options, output), "-o FILE (default: standard output)" },
-    { "decode", OPTION_FLAG(struct options, decode), "the reverse: lines of {\"ids\": [...]} become {\"text\": ...}" },
-    { "skip_special", OPTION_FLAG(struct options, skip_special), "with --decode: leave special tokens out, as in generated text" },
+    { "decode", OPTION_FLAG(struct options, decode),
+      "the reverse: lines of {\"ids\": [...]} become {\"text\": ...}" },
+    { "skip_special", OPTION_FLAG(struct options, skip_special),
+      "with --decode: leave special tokens out, as in generated text" },
 };
 
 static void write_error(FILE *out, uint64_t number, const char *text)
@@ -57,7 +60,8 @@ static bool encode_line(const struct tokenizer *tokenizer, json_t *root, FILE *o
     return true;
 }
 
-static bool decode_line(const struct tokenizer *tokenizer, json_t *root, bool skip_special, FILE *out, struct err *err)
+static bool decode_line(const struct tokenizer *tokenizer, json_t *root, bool skip_special, FILE *out,
+                        struct err *err)
 {
     json_t *list = json_object_get(root, "ids"), *text;
     struct ids ids = { 0 };
@@ -68,8 +72,10 @@ static bool decode_line(const struct tokenizer *tokenizer, json_t *root, bool sk
 
     if (!json_is_array(list))
         return err_set(err, ERR_INPUT, "expected {\"ids\": [1, 2, ...]}");
-    json_array_foreach(list, i, value) {
-        if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) >= TOKENIZER_IDS_MAX)
+    json_array_foreach(list, i, value)
+    {
+        if (!json_is_integer(value) || json_integer_value(value) < 0 ||
+            json_integer_value(value) >= TOKENIZER_IDS_MAX)
             ok = err_set(err, ERR_INPUT, "ids[%zu] is not a token id", i);
         else if (!ids_add(&ids, (int32_t)json_integer_value(value)))
             ok = err_set(err, ERR_IO, "no memory for %zu ids", i);
@@ -90,7 +96,8 @@ static bool decode_line(const struct tokenizer *tokenizer, json_t *root, bool sk
     return ok;
 }
 
-/* A line without its end into `line`; false at the end of the file.  What is over the bound is read and not kept. */
+/* A line without its end into `line`; false at the end of the file.  What is over the bound is read and not
+ * kept. */
 static bool read_line(FILE *in, struct buf *line, bool *too_long)
 {
     bool any = false;
@@ -212,8 +219,10 @@ const struct verb verb_tokenize = {
     .name = "tokenize",
     .what = "text to token ids, as the model's tokenizer does it, and back",
     .words = "--model DIR [TEXTS.jsonl] [--decode] [-o FILE]",
-    .more = "Reads lines of {\"text\": ...} (standard input when no file is named) and writes lines of {\"ids\": [...]}.\n"
-            "All added tokens match; no beginning-of-text is added.  A bad line becomes a line with `error`, its number in it,\n"
+    .more = "Reads lines of {\"text\": ...} (standard input when no file is named) and writes lines of "
+            "{\"ids\": [...]}.\n"
+            "All added tokens match; no beginning-of-text is added.  A bad line becomes a line with `error`, "
+            "its number in it,\n"
             "and the exit status 2.",
     .example = "echo '{\"text\": \"A moot hall.\"}' | moothall tokenize --model deploy/demo/model",
     .fields = fields,

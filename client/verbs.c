@@ -9,25 +9,30 @@
 #include "client/stop.h"
 
 static const struct verb *const verbs[] = {
-    &verb_run, &verb_submit, &verb_status, &verb_fetch, &verb_audit, &verb_inspect, &verb_tokenize, &verb_bench,
+    &verb_run,   &verb_submit,  &verb_status,   &verb_fetch,
+    &verb_audit, &verb_inspect, &verb_tokenize, &verb_bench,
 };
 enum { VERB_COUNT = sizeof verbs / sizeof *verbs };
 
 static void help(FILE *file)
 {
-    fputs("moothall - runs files of requests through DeepSeek-V2 models: one result a request, kept whatever happens\n\n", file);
+    fputs("moothall - runs files of requests through DeepSeek-V2 models: one result a request, kept whatever "
+          "happens\n\n",
+          file);
     for (int i = 0; i < VERB_COUNT; i++)
         fprintf(file, "    moothall %-9s %s\n", verbs[i]->name, verbs[i]->what);
     fputs("\n    moothall VERB --help says more, with an example; moothall --version\n\n"
           "Exit status: 0 all well; 1 it could not be done (one line on stderr says why);\n"
           "             2 finished, and some requests failed (each has its own line in the output).\n\n"
           "Example: one machine, one command, two processes that share the experts:\n"
-          "    moothall run --model deploy/demo/model --workers 2 requests.jsonl -o results.jsonl\n", file);
+          "    moothall run --model deploy/demo/model --workers 2 requests.jsonl -o results.jsonl\n",
+          file);
 }
 
 static void verb_help(const struct verb *verb, FILE *file)
 {
-    fprintf(file, "moothall %s - %s\n\n    moothall %s %s\n\n", verb->name, verb->what, verb->name, verb->words);
+    fprintf(file, "moothall %s - %s\n\n    moothall %s %s\n\n", verb->name, verb->what, verb->name,
+            verb->words);
     for (int i = 0; i < verb->field_count; i++) {
         char flag[40];
         size_t n = 0;
@@ -63,7 +68,8 @@ bool verb_flags(const struct verb *verb, int *argc, char **argv, void *into, str
         else if (!strcmp(argv[i], "-q"))
             argv[i] = quiet;
         else if (argv[i][0] == '-' && argv[i][1] && argv[i][1] != '-')
-            return err_set(err, ERR_INPUT, "unknown flag %s; `moothall %s --help` lists them", argv[i], verb->name);
+            return err_set(err, ERR_INPUT, "unknown flag %s; `moothall %s --help` lists them", argv[i],
+                           verb->name);
         if (strncmp(argv[i], "--", 2) != 0 || strchr(argv[i], '='))
             continue;
         field = field_find(verb->fields, verb->field_count, argv[i] + 2, strlen(argv[i] + 2));
@@ -115,8 +121,10 @@ int verbs_main(int argc, char **argv)
     }
     near = err_nearest(argv[1], names, VERB_COUNT);
     if (near)
-        say_error("moothall: unknown verb `%.80s` (did you mean `%s`?); `moothall --help` lists them", argv[1], near);
+        say_error("moothall: unknown verb `%.80s` (did you mean `%s`?); `moothall --help` lists them",
+                  argv[1], near);
     else
-        say_error("moothall: unknown %s `%.80s`; `moothall --help` lists the verbs", argv[1][0] == '-' ? "flag" : "verb", argv[1]);
+        say_error("moothall: unknown %s `%.80s`; `moothall --help` lists the verbs",
+                  argv[1][0] == '-' ? "flag" : "verb", argv[1]);
     return 1;
 }

@@ -1,7 +1,8 @@
 /* verbs - the commands of `moothall`, as a table.
  *
  * A verb is a name, its flags (a table of fields, which also makes its --help), an example, and a
- * function that returns the exit status: 0 all well, 1 it could not be done, 2 finished and some requests failed. */
+ * function that returns the exit status: 0 all well, 1 it could not be done, 2 finished and some requests
+ * failed. */
 
 #ifndef CLIENT_VERBS_H
 #define CLIENT_VERBS_H
@@ -11,16 +12,17 @@
 
 struct verb {
     const char *name;
-    const char *what;       /* one line */
-    const char *words;      /* after the name, as a person would type them */
-    const char *more;       /* for --help: what else there is to know; may be NULL */
+    const char *what;  /* one line */
+    const char *words; /* after the name, as a person would type them */
+    const char *more;  /* for --help: what else there is to know; may be NULL */
     const char *example;
     const struct field *fields;
     int field_count;
     int (*run)(const struct verb *verb, int argc, char **argv); /* argv[0] is the verb */
 };
 
-extern const struct verb verb_run, verb_submit, verb_status, verb_fetch, verb_audit, verb_inspect, verb_tokenize, verb_bench;
+extern const struct verb verb_run, verb_submit, verb_status, verb_fetch, verb_audit, verb_inspect,
+    verb_tokenize, verb_bench;
 
 /* The whole program. */
 int verbs_main(int argc, char **argv);
@@ -29,10 +31,10 @@ int verbs_main(int argc, char **argv);
 bool verb_flags(const struct verb *verb, int *argc, char **argv, void *into, struct err *err);
 
 /* For tables of fields. */
-#define OPTION_TEXT(type, member) FIELD_TEXT, offsetof(type, member), sizeof((type *)0)->member, 0, 0, NULL
+#define OPTION_TEXT(type, member)                    FIELD_TEXT, offsetof(type, member), sizeof((type *)0)->member, 0, 0, NULL
 #define OPTION_NUMBER(type, member, kind, low, high) kind, offsetof(type, member), 0, low, high, NULL
-#define OPTION_FLAG(type, member) FIELD_BOOL, offsetof(type, member), 0, 0, 0, NULL
-#define OPTION_CHOICE(type, member, choices) FIELD_CHOICE, offsetof(type, member), 0, 0, 0, choices
-#define OPTION_COUNT(table) (int)(sizeof(table) / sizeof *(table))
+#define OPTION_FLAG(type, member)                    FIELD_BOOL, offsetof(type, member), 0, 0, 0, NULL
+#define OPTION_CHOICE(type, member, choices)         FIELD_CHOICE, offsetof(type, member), 0, 0, 0, choices
+#define OPTION_COUNT(table)                          (int)(sizeof(table) / sizeof *(table))
 
 #endif

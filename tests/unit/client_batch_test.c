@@ -13,7 +13,8 @@
 #include "client/record.h"
 #include "client/stop.h"
 
-#define GOOD(id) "{\"custom_id\":\"" id "\",\"method\":\"POST\",\"url\":\"/v1/completions\",\"body\":{\"prompt\":\"a\"}}"
+#define GOOD(id)                                                                                             \
+    "{\"custom_id\":\"" id "\",\"method\":\"POST\",\"url\":\"/v1/completions\",\"body\":{\"prompt\":\"a\"}}"
 
 static char path[] = "/tmp/moothall-client-batch-XXXXXX";
 
@@ -57,7 +58,8 @@ static void test_shapes_that_mean_the_same(void **state)
         GOOD("a") "\r\n" GOOD("b") "\r\n",
         "\xef\xbb\xbf" GOOD("a") "\n" GOOD("b") "\n",
         "\n \t\n" GOOD("a") "\n\r\n" GOOD("b") "\n\n",
-        "{ \"custom_id\": \"a\", \"method\":\"POST\",\"url\":\"/v1/completions\",\"body\":{\"prompt\":\"\\u0061\"}}\n" GOOD("b"),
+        "{ \"custom_id\": \"a\", "
+        "\"method\":\"POST\",\"url\":\"/v1/completions\",\"body\":{\"prompt\":\"\\u0061\"}}\n" GOOD("b"),
     };
     uint8_t digest[32];
 
@@ -78,9 +80,14 @@ static void test_shapes_that_mean_the_same(void **state)
 /* Each line is judged by itself; numbers are those of an editor. */
 static void test_bad_lines_are_reported_with_their_numbers(void **state)
 {
-    static const char text[] = GOOD("a") "\n\nnonsense\n" GOOD("a") "\n[]\n{\"custom_id\":\"c\"}\n" GOOD("b") "\nx\0y\n\xff\xfe\n";
-    static const struct { uint64_t number; const char *code; } expected[] = {
-        { 3, "invalid_json" }, { 4, "duplicate_custom_id" }, { 5, NULL }, { 6, NULL }, { 8, NULL }, { 9, NULL },
+    static const char text[] =
+        GOOD("a") "\n\nnonsense\n" GOOD("a") "\n[]\n{\"custom_id\":\"c\"}\n" GOOD("b") "\nx\0y\n\xff\xfe\n";
+    static const struct {
+        uint64_t number;
+        const char *code;
+    } expected[] = {
+        { 3, "invalid_json" }, { 4, "duplicate_custom_id" }, { 5, NULL }, { 6, NULL }, { 8, NULL },
+        { 9, NULL },
     };
     struct batch_file file;
     struct reports reports;
@@ -141,7 +148,10 @@ static void test_twins_are_found_among_many(void **state)
 
     (void)state;
     for (int i = 0; i < 5000; i++)
-        CHECK(buf_format(&text, "{\"custom_id\":\"n%d\",\"method\":\"POST\",\"url\":\"/v1/completions\",\"body\":{\"prompt\":\"a\"}}\n", i));
+        CHECK(buf_format(&text,
+                         "{\"custom_id\":\"n%d\",\"method\":\"POST\",\"url\":\"/v1/"
+                         "completions\",\"body\":{\"prompt\":\"a\"}}\n",
+                         i));
     CHECK(buf_text(&text, GOOD("n0") "\n" GOOD("n4999") "\n" GOOD("n5000") "\n"));
     check_text(&file, text.data, text.size, &reports);
     CHECK(file.count == 5003 && file.bad_count == 2);
@@ -150,7 +160,8 @@ static void test_twins_are_found_among_many(void **state)
     buf_fini(&text);
 }
 
-/* Between check and submit an editor may save the file: that must not send another request than was checked. */
+/* Between check and submit an editor may save the file: that must not send another request than was checked.
+ */
 static void test_a_change_between_the_two_readings_is_seen(void **state)
 {
     static const char before[] = GOOD("a") "\n" GOOD("b") "\n", after[] = GOOD("a") "\n" GOOD("c") "\n";
@@ -180,7 +191,9 @@ static void test_a_change_between_the_two_readings_is_seen(void **state)
 /* A user who changed a file wants to know where. */
 static void test_the_first_changed_line_is_named(void **state)
 {
-    static const struct { const char *text, *says; } rows[] = {
+    static const struct {
+        const char *text, *says;
+    } rows[] = {
         { GOOD("a") "\n" GOOD("b") "\n", NULL },
         { "\n" GOOD("a") "\n\n" GOOD("b"), NULL },
         { GOOD("a") "\n" GOOD("x") "\n", "line 2 is another" },

@@ -17,23 +17,24 @@ struct broker {
     struct link *link;
     char endpoint[64];
     struct link_message message;
-    struct link_peer peer;   /* who spoke last */
+    struct link_peer peer; /* who spoke last */
     int hellos, submits, jobs, fetches, goodbyes;
-    int welcome_after;       /* Hellos that are not answered first */
-    int forget_after;        /* after so many submits: NEED_HELLO, once */
-    int turn_away;           /* submits whose last job is turned away */
-    int swallow;             /* submits that are not answered (their answer was lost) */
-    bool conflict;           /* the second job of each submit is a conflict */
+    int welcome_after; /* Hellos that are not answered first */
+    int forget_after;  /* after so many submits: NEED_HELLO, once */
+    int turn_away;     /* submits whose last job is turned away */
+    int swallow;       /* submits that are not answered (their answer was lost) */
+    bool conflict;     /* the second job of each submit is a conflict */
     bool refuse;
     uint32_t window;
     uint32_t unanswered, unanswered_max;
-    uint64_t held[64];       /* correlations of submits that are answered later */
+    uint64_t held[64]; /* correlations of submits that are answered later */
     size_t held_jobs[64];
     int held_count;
     bool hold;
 };
 
-static void say_back(struct broker *broker, Moothall__Envelope__BodyCase kind, void *body, uint64_t correlation)
+static void say_back(struct broker *broker, Moothall__Envelope__BodyCase kind, void *body,
+                     uint64_t correlation)
 {
     Moothall__Envelope envelope;
 
@@ -133,7 +134,9 @@ static struct hall_side side;
 
 static struct hall *setup(struct broker *broker, int64_t timeout_ms)
 {
-    struct hall_config config = { .role = MOOTHALL__ROLE__CLIENT, .timeout_ms = timeout_ms, .silent = true, .side = &side };
+    struct hall_config config = {
+        .role = MOOTHALL__ROLE__CLIENT, .timeout_ms = timeout_ms, .silent = true, .side = &side
+    };
     struct hall *hall;
     struct err err = { 0 };
 
@@ -162,7 +165,11 @@ static bool submit(struct hall *hall, uint32_t number, size_t size, struct err *
 {
     static char body[HALL_GROUP_BYTES_MAX];
     char id[16];
-    struct hall_job job = { .id = id, .custom_id = "", .endpoint = "/v1/completions", .position = number, .body = span_of(body, size) };
+    struct hall_job job = { .id = id,
+                            .custom_id = "",
+                            .endpoint = "/v1/completions",
+                            .position = number,
+                            .body = span_of(body, size) };
 
     snprintf(id, sizeof id, "%u", number);
     return hall_submit(hall, &submission, &job, err);
@@ -269,13 +276,16 @@ static void test_an_answer_and_a_refusal(void **state)
 
     (void)state;
     fetch.from = 5;
-    CHECK(hall_ask(hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES, &answer, &err));
+    CHECK(hall_ask(hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES, &answer,
+                   &err));
     CHECK(answer->envelope->entries->next == 6);
     fetch.from = 77;
-    CHECK(!hall_ask(hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES, &answer, &err));
+    CHECK(!hall_ask(hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES, &answer,
+                    &err));
     CHECK(err.code == ERR_NOT_FOUND && strstr(err.text, "no batch x"));
     fetch.from = 6; /* the session goes on */
-    CHECK(hall_ask(hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES, &answer, &err));
+    CHECK(hall_ask(hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES, &answer,
+                   &err));
     teardown(&broker, hall);
 }
 
@@ -286,7 +296,8 @@ static void test_a_broker_that_will_never_have_us_ends_the_call(void **state)
     struct err err = { 0 };
 
     (void)state;
-    CHECK(!hall_open(hall, NULL, &err) && err.code == ERR_REFUSED && strstr(err.text, "another model lives here"));
+    CHECK(!hall_open(hall, NULL, &err) && err.code == ERR_REFUSED &&
+          strstr(err.text, "another model lives here"));
     teardown(&broker, hall);
 }
 
@@ -318,7 +329,10 @@ static bool stop_turn(void *arg, struct err *err)
 /* ^C must end a call that waits for a broker that is not there. */
 static void test_the_side_may_end_a_call(void **state)
 {
-    struct hall_config config = { .role = MOOTHALL__ROLE__CLIENT, .timeout_ms = -1, .silent = true, .endpoint = "ipc:///tmp/moothall-nobody" };
+    struct hall_config config = { .role = MOOTHALL__ROLE__CLIENT,
+                                  .timeout_ms = -1,
+                                  .silent = true,
+                                  .endpoint = "ipc:///tmp/moothall-nobody" };
     struct hall_side stopping = { .turn = stop_turn };
     struct link_context *context = link_context_new();
     struct hall *hall;

@@ -12,7 +12,8 @@
 static Moothall__Entry an_entry(void)
 {
     Moothall__Entry entry = MOOTHALL__ENTRY__INIT;
-    static char job[] = "00ff", custom_id[] = "a \"quoted\"\n\xc3\xa4", worker[] = "worker-1", numerics[] = "cpu", endpoint[] = "/v1/chat/completions";
+    static char job[] = "00ff", custom_id[] = "a \"quoted\"\n\xc3\xa4", worker[] = "worker-1",
+                numerics[] = "cpu", endpoint[] = "/v1/chat/completions";
     static char reason[] = "lost 20 workers";
 
     entry.number = 1;
@@ -52,7 +53,8 @@ static json_t *line_of(const Moothall__Entry *entry, const char *body, char *tex
 /* Numbers of the body must come out as the worker wrote them: a parser would round log-probs. */
 static void test_a_finished_job_becomes_a_response(void **state)
 {
-    static const char body[] = "{\"object\":\"chat.completion\",\"model\":\"m\",\"choices\":[{\"index\":0,\"logprob\":-0.12300000000000001}],"
+    static const char body[] = "{\"object\":\"chat.completion\",\"model\":\"m\",\"choices\":[{\"index\":0,"
+                               "\"logprob\":-0.12300000000000001}],"
                                "\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":5,\"total_tokens\":12}}";
     Moothall__Entry entry = an_entry();
     char text[2000];
@@ -60,12 +62,17 @@ static void test_a_finished_job_becomes_a_response(void **state)
     json_int_t prompt, generated, seed, attempt;
 
     (void)state;
-    CHECK(!strncmp(text, "{\"id\":\"batch_req_00ff\",\"custom_id\":\"a \\\"quoted\\\"\\u000a\xc3\xa4\",\"response\":{\"status_code\":200,\"request_id\":\"00ff\","
-                         "\"body\":{\"id\":\"chatcmpl-00ff\",\"object\":\"chat.completion\",\"created\":3,\"model\":\"m\",", 150));
+    CHECK(!strncmp(
+        text,
+        "{\"id\":\"batch_req_00ff\",\"custom_id\":\"a "
+        "\\\"quoted\\\"\\u000a\xc3\xa4\",\"response\":{\"status_code\":200,\"request_id\":\"00ff\","
+        "\"body\":{\"id\":\"chatcmpl-00ff\",\"object\":\"chat.completion\",\"created\":3,\"model\":\"m\",",
+        150));
     CHECK(strstr(text, "-0.12300000000000001"));
     CHECK(json_is_null(json_object_get(root, "error")));
     inner = json_object_get(root, "moothall");
-    CHECK(!json_unpack(inner, "{s:I,s:I,s:I,s:I}", "prompt_tokens", &prompt, "generated_tokens", &generated, "seed", &seed, "attempt", &attempt));
+    CHECK(!json_unpack(inner, "{s:I,s:I,s:I,s:I}", "prompt_tokens", &prompt, "generated_tokens", &generated,
+                       "seed", &seed, "attempt", &attempt));
     CHECK(prompt == 7 && generated == 5 && seed == 42 && attempt == 2);
     json_decref(root);
 
@@ -78,7 +85,8 @@ static void test_a_finished_job_becomes_a_response(void **state)
 /* Output that quotes usage in a text must not be counted by it. */
 static void test_token_counts_come_from_the_bodys_own_usage(void **state)
 {
-    static const char body[] = "{\"object\":\"x\",\"choices\":[{\"text\":\"\\\"usage\\\":{\\\"prompt_tokens\\\":99}\"}],\"usage\":{\"prompt_tokens\":7}}";
+    static const char body[] = "{\"object\":\"x\",\"choices\":[{\"text\":\"\\\"usage\\\":{\\\"prompt_"
+                               "tokens\\\":99}\"}],\"usage\":{\"prompt_tokens\":7}}";
     Moothall__Entry entry = an_entry();
     json_t *root = line_of(&entry, body, NULL, 0);
 
@@ -89,7 +97,9 @@ static void test_token_counts_come_from_the_bodys_own_usage(void **state)
 
 static void test_a_refused_request_has_its_error_twice(void **state)
 {
-    static const char body[] = "{\"error\":{\"message\":\"max_tokens: no\",\"type\":\"invalid_request_error\",\"param\":\"max_tokens\",\"code\":\"invalid_value\"}}";
+    static const char body[] =
+        "{\"error\":{\"message\":\"max_tokens: "
+        "no\",\"type\":\"invalid_request_error\",\"param\":\"max_tokens\",\"code\":\"invalid_value\"}}";
     Moothall__Entry entry = an_entry();
     json_t *root, *error;
 
@@ -103,7 +113,8 @@ static void test_a_refused_request_has_its_error_twice(void **state)
     CHECK(!strcmp(json_string_value(json_object_get(error, "code")), "invalid_value"));
     CHECK(!strcmp(json_string_value(json_object_get(error, "message")), "max_tokens: no"));
     CHECK(json_integer_value(json_object_get(json_object_get(root, "response"), "status_code")) == 400);
-    CHECK(json_is_object(json_object_get(json_object_get(json_object_get(root, "response"), "body"), "error")));
+    CHECK(
+        json_is_object(json_object_get(json_object_get(json_object_get(root, "response"), "body"), "error")));
     CHECK(json_is_null(json_object_get(root, "custom_id")));
     CHECK(json_is_null(json_object_get(json_object_get(root, "moothall"), "worker")));
     json_decref(root);
@@ -112,8 +123,13 @@ static void test_a_refused_request_has_its_error_twice(void **state)
 /* A consumer never waits for a job that is over: each such end has its own code, and a reason. */
 static void test_jobs_that_ended_otherwise_have_a_typed_error(void **state)
 {
-    static const struct { Moothall__State state; const char *code; } rows[] = {
-        { MOOTHALL__STATE__DEAD, "job_dead" }, { MOOTHALL__STATE__CANCELLED, "job_cancelled" }, { MOOTHALL__STATE__EXPIRED, "job_expired" },
+    static const struct {
+        Moothall__State state;
+        const char *code;
+    } rows[] = {
+        { MOOTHALL__STATE__DEAD, "job_dead" },
+        { MOOTHALL__STATE__CANCELLED, "job_cancelled" },
+        { MOOTHALL__STATE__EXPIRED, "job_expired" },
     };
 
     (void)state;
@@ -125,8 +141,10 @@ static void test_jobs_that_ended_otherwise_have_a_typed_error(void **state)
         entry.status_code = 0;
         root = line_of(&entry, "", NULL, 0);
         CHECK(json_is_null(json_object_get(root, "response")));
-        CHECK(!strcmp(json_string_value(json_object_get(json_object_get(root, "error"), "code")), rows[i].code));
-        CHECK(!strcmp(json_string_value(json_object_get(json_object_get(root, "error"), "message")), "lost 20 workers"));
+        CHECK(!strcmp(json_string_value(json_object_get(json_object_get(root, "error"), "code")),
+                      rows[i].code));
+        CHECK(!strcmp(json_string_value(json_object_get(json_object_get(root, "error"), "message")),
+                      "lost 20 workers"));
         json_decref(root);
     }
 }
@@ -143,12 +161,29 @@ static void test_a_line_end_in_a_body_does_not_break_the_line(void **state)
 
 static void test_progress_tells_rate_and_time_left(void **state)
 {
-    static const struct { struct say_progress p; int64_t ms; int width; const char *text; } rows[] = {
+    static const struct {
+        struct say_progress p;
+        int64_t ms;
+        int width;
+        const char *text;
+    } rows[] = {
         { { .what = "done", .done = 50, .total = 100 }, 10000, 0, "50/100 done, 5.00/s, 0:10 left" },
-        { { .what = "done", .done = 50, .total = 100, .done_at_start = 50 }, 10000, 0, "50/100 done, 0.00/s" },
-        { { .what = "done", .done = 60, .total = 100, .done_at_start = 50, .failed = 2 }, 10000, 0, "60/100 done, 1.00/s, 0:40 left, 2 failed" },
-        { { .what = "done", .done = 1, .total = 10000, .note = "shard 3" }, 1000, 0, "1/10000 done, 1.00/s, 2:46:39 left (shard 3)" },
-        { { .what = "done", .done = 50, .total = 100 }, 10000, 80, "[############............] 50/100 done, 5.00/s, 0:10 left" },
+        { { .what = "done", .done = 50, .total = 100, .done_at_start = 50 },
+          10000,
+          0,
+          "50/100 done, 0.00/s" },
+        { { .what = "done", .done = 60, .total = 100, .done_at_start = 50, .failed = 2 },
+          10000,
+          0,
+          "60/100 done, 1.00/s, 0:40 left, 2 failed" },
+        { { .what = "done", .done = 1, .total = 10000, .note = "shard 3" },
+          1000,
+          0,
+          "1/10000 done, 1.00/s, 2:46:39 left (shard 3)" },
+        { { .what = "done", .done = 50, .total = 100 },
+          10000,
+          80,
+          "[############............] 50/100 done, 5.00/s, 0:10 left" },
         { { .what = "done", .total = 0 }, 0, 0, "0/0 done, 0.00/s" },
         { { .what = "done", .done = 50, .total = 100 }, 10000, 12, "50/100 done," },
     };

@@ -91,7 +91,8 @@ static void test_what_a_command_means(void **state)
         const struct row *row = &rows[i];
         struct record record = a_record();
         struct run_identity now = record.is;
-        struct run_asks asks = { .output_is_file = true, .output_exists = row->output > 0,
+        struct run_asks asks = { .output_is_file = true,
+                                 .output_exists = row->output > 0,
                                  .output_bytes = row->output > 0 ? (uint64_t)row->output : 0 };
         struct err err = { 0 };
         bool update, retry;
@@ -115,8 +116,8 @@ static void test_what_a_command_means(void **state)
             strcpy(now.weights, "f32");
         if (row->changed == ORDER)
             strcpy(now.order, "completion");
-        means = record_decide(row->left == NOTHING ? NULL : &record, &now, &asks, row->changed == INPUT ? "line 3 is another" : NULL,
-                              &update, &retry, &err);
+        means = record_decide(row->left == NOTHING ? NULL : &record, &now, &asks,
+                              row->changed == INPUT ? "line 3 is another" : NULL, &update, &retry, &err);
         if (means != row->means || update != row->update || retry != row->retry)
             print_error("row %zu: means %d, expected %d (%s)\n", i, means, row->means, err.text);
         CHECK(means == row->means && update == row->update && retry == row->retry);
