@@ -6,6 +6,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import zmq
 from exchange_hall import crc32c, load_messages
 
 BUILD, SOURCE = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
-MODEL = os.path.join(SOURCE, "deploy", "demo", "model")
+MODEL = os.environ.get("MOOTHALL_TEST_MODEL") or os.path.join(SOURCE, "deploy", "demo", "model")
 SLOW = 6 if os.environ.get("MOOTHALL_SLOW") else 1
 pb = load_messages(SOURCE)
 
@@ -151,6 +152,7 @@ class House:
                 process.kill()
                 raise
             assert process.returncode == 0, f"{name}: {process.returncode}\n" + open(f"{self.directory}/{name}.log").read()
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def make_jobs(count):

@@ -4,9 +4,11 @@ keeps nothing on disk, and speaks the protocol of proto/PROTOCOL.md through gene
 The real broker has its own tests; this one can do what a good broker never does (two epochs in a
 row, a lease sent twice), and it is a second reading of the protocol, in another language."""
 
+import atexit
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,7 @@ import zmq
 def load_messages(root):
     """protoc's Python classes, made on the spot: they are as new as the .proto file."""
     out = tempfile.mkdtemp(prefix="moothall-proto-")
+    atexit.register(shutil.rmtree, out, True)
     subprocess.run(["protoc", f"--python_out={out}", "-I", root, "proto/moothall.proto"], check=True, cwd=root)
     sys.path.insert(0, out)
     os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")

@@ -10,7 +10,7 @@
 
 #include "worker/step.h"
 
-enum { SEQUENCES = 12 };
+enum { SEQUENCES = 8 };
 
 static char directory[] = "/tmp/moothall-step-XXXXXX";
 static struct link_context *context;
@@ -90,7 +90,7 @@ static struct sequence *sequence_of(int i)
 
     for (int k = 0; k < 1 + i * 7 % 9; k++)
         sprintf(prompt + strlen(prompt), "line %d of %d; ", k, i);
-    snprintf(body, sizeof body, "{\"prompt\":\"%s\",\"max_tokens\":%d,\"temperature\":%s%s}", prompt, 120 + i * 11 % 90,
+    snprintf(body, sizeof body, "{\"prompt\":\"%s\",\"max_tokens\":%d,\"temperature\":%s%s}", prompt, 70 + i * 11 % 50,
              i % 3 ? "2" : "0", i % 4 == 0 ? ",\"logprobs\":2,\"echo\":true" : "");
     if (!sequence_new(&sequence, &world, lease_new(i, body), &fault))
         fail_msg("%s", fault.message);
@@ -142,7 +142,7 @@ static void test_the_same_bytes_alone_together_and_after_starting_over(void **st
     const int64_t page = model_position_bytes(model) * 64;
     const struct step_config roomy = { .sequences_max = 64, .batch_tokens = 512, .cache_bytes = 1000 * page };
     const struct step_config chunky = { .sequences_max = 3, .batch_tokens = 13, .cache_bytes = 1000 * page };
-    const struct step_config tight = { .sequences_max = 64, .batch_tokens = 64, .cache_bytes = 9 * page };
+    const struct step_config tight = { .sequences_max = 64, .batch_tokens = 64, .cache_bytes = 6 * page };
     struct buf alone[SEQUENCES] = { { 0 } }, other[SEQUENCES] = { { 0 } };
 
     (void)state;
