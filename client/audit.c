@@ -77,6 +77,9 @@ static int audit_verb(const struct verb *verb, int argc, char **argv)
     ok = connection_open(&connection, "audit", options.broker, options.state, options.timeout_ms, &err) &&
          audit(connection.hall, options.batch, &sums, &err);
     connection_close(&connection);
+    /* A batch has at least one job: what was asked for is not there, and nothing may be called clean. */
+    if (ok && *options.batch && !sums.jobs)
+        ok = err_set(&err, ERR_NOT_FOUND, "there is no batch `%s`", options.batch);
     if (!ok)
         return say_failed("audit", &err);
     faults = sums.missing + sums.doubled + sums.corrupt + sums.holes;

@@ -229,12 +229,19 @@ static bool check_endpoint(const char *endpoint, bool bind, struct err *err)
 
 bool link_bind(struct link **out, struct link_context *context, const char *endpoint, struct err *err)
 {
+    static const char localhost[] = "tcp://localhost:";
+    char numeric[LINK_ENDPOINT_MAX];
     struct link *link;
     size_t size;
 
     *out = NULL;
     if (!check_endpoint(endpoint, true, err))
         return false;
+    if (!strncmp(endpoint, localhost, strlen(localhost))) {
+        /* libzmq binds addresses and interfaces, and takes no name. */
+        snprintf(numeric, sizeof numeric, "tcp://127.0.0.1:%s", endpoint + strlen(localhost));
+        endpoint = numeric;
+    }
     link = link_new(context, endpoint, true, err);
     if (!link)
         return false;
