@@ -130,20 +130,40 @@ static void print_counts(const char *name, const Moothall__Counts *c, uint64_t t
     printf("\n");
 }
 
-static void print_shards(const Moothall__WorkerStatus *w)
+/* Runs as a-b. */
+static void print_shards(const uint32_t *shard, size_t count)
 {
     size_t i = 0;
 
-    if (!w->n_shard)
+    if (!count)
         printf("none");
-    while (i < w->n_shard) { /* runs as a-b */
+    while (i < count) {
         size_t j = i;
 
-        while (j + 1 < w->n_shard && w->shard[j + 1] == w->shard[j] + 1)
+        while (j + 1 < count && shard[j + 1] == shard[j] + 1)
             j++;
-        printf(j > i ? "%s%u-%u" : "%s%u", i ? "," : "", w->shard[i], w->shard[j]);
+        printf("%s%u", i ? "," : "", shard[i]);
+        if (j > i)
+            printf("-%u", shard[j]);
         i = j + 1;
     }
+}
+
+static void print_worker(const Moothall__WorkerStatus *w)
+{
+    if (!w->connected) {
+        printf("worker %s: gone; it held shards ", w->name);
+        print_shards(w->shard, w->n_shard);
+        printf("\n");
+        return;
+    }
+    printf("worker %s (process %u): %s, shards ", w->name, w->pid, w->seated ? "seated" : "loading");
+    print_shards(w->shard, w->n_shard);
+    printf(", %u leases, %u sequences, %" PRIu64 " tokens generated", w->leases, w->sequences,
+           w->generated_tokens);
+    if (w->waiting_shard >= 0 && w->seated && w->sequences)
+        printf(", waiting for shard %d", w->waiting_shard);
+    printf("\n");
 }
 
 static void print_status(const Moothall__Status *s)
@@ -176,22 +196,13 @@ static void print_status(const Moothall__Status *s)
         printf("numerics: %s\n", s->numerics);
     if (!s->n_worker)
         printf("no workers\n");
-    for (size_t i = 0; i < s->n_worker; i++) {
-        const Moothall__WorkerStatus *w = s->worker[i];
-
-        printf("worker %s (process %u): %s, shards ", w->name, w->pid,
-               !w->connected ? "gone"
-               : w->seated   ? "seated"
-                             : "loading");
-        print_shards(w);
-        printf(", %u leases, %u sequences, %" PRIu64 " tokens generated", w->leases, w->sequences,
-               w->generated_tokens);
-        if (w->waiting_shard >= 0 && w->connected && w->seated && w->sequences)
-            printf(", waiting for shard %d", w->waiting_shard);
+    for (size_t i = 0; i < s->n_worker; i++)
+        print_worker(s->worker[i]);
+    if (s->n_unseated) {
+        printf("without a seat: shards ");
+        print_shards(s->unseated, s->n_unseated);
         printf("\n");
     }
-    for (size_t i = 0; i < s->n_unseated; i++)
-        printf("shard %u has no seat\n", s->unseated[i]);
     if (*s->waiting_for)
         printf("waiting: %s\n", s->waiting_for);
 }

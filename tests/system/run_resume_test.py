@@ -295,6 +295,47 @@ def a_shared_hall():
     place.close()
 
 
+def a_shared_hall_whose_broker_is_away_for_a_while():
+    """Also: run itself killed and repeated, with its results in somebody else's store."""
+    place = Place("away")
+    items = requests(250, seed=15, tokens=40)
+    place.write("in.jsonl", lines(items))
+    endpoint = f"ipc://{place.runtime}/b"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+    def broker_there():
+        return subprocess.Popen([os.path.join(BUILD, "moothall-broker"), "--listen", endpoint, "--store", place.path("hall.db"), "--workers", "1"],
+                                **quiet)
+
+    broker = broker_there()
+    worker = subprocess.Popen([os.path.join(BUILD, "moothall-worker"), "--broker", endpoint, "--model", MODEL, "--name", "w",
+                               "--exchange", f"ipc://{place.runtime}/w"], **quiet)
+    words = ["run", "--broker", endpoint, "in.jsonl", "-o", "out.jsonl"]
+    try:
+        process = place.start(*words)
+        begun(place)
+        process.kill()
+        process.communicate()
+        process = place.start(*words)
+        time.sleep(0.5)
+        broker.kill()
+        broker.wait()
+        time.sleep(4)
+        broker = broker_there()
+        _, err = process.communicate(timeout=120 * run_hall.SLOW)
+        check(process.returncode == 0 and sures(place.results()) == undisturbed(items), (process.returncode, err))
+        again = place.call(*words)
+        check(again.code == 0 and "nothing to do" in again.err, again)
+        audit = place.call("audit", "--broker", endpoint)
+        check(audit.code == 0 and "250 jobs, 250 generations, 250 entries" in audit.out, audit)
+    finally:
+        worker.terminate()
+        worker.wait()
+        broker.terminate()
+        broker.wait()
+    place.close()
+
+
 def a_runtime_directory_too_long_for_a_socket():
     place = Place("path")
     place.write("in.jsonl", lines(requests(3)))
@@ -335,4 +376,5 @@ main({case.__name__: case for case in (
     signals_keep_what_is_done, a_second_signal_ends_at_once, the_same_run_twice_at_once, waits_for_the_children_of_a_killed_run,
     changed_input_is_refused_or_updated, retry_does_the_failed_again, a_finished_run_says_so,
     options_and_model_may_not_change_in_the_middle, completion_order_has_each_once, a_shared_hall,
+    a_shared_hall_whose_broker_is_away_for_a_while,
     a_runtime_directory_too_long_for_a_socket, programs_that_die_at_once)})
