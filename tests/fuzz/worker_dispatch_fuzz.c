@@ -25,7 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(copy, data + sizeof head, size);
     payload = span_of(copy, size);
     if (!dispatch_check(&shape, head[0], head[1], head[2], head[3], payload)) {
-        struct dispatch_pair *pair = malloc(head[2] * sizeof *pair);
+        struct expert_pair *pair = malloc(head[2] * sizeof *pair);
         uint32_t last = 0;
 
         dispatch_pairs(&shape, head[1], head[2], payload, pair);
