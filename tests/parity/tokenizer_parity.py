@@ -6,6 +6,8 @@
   tokenizer_parity.py variants  small hand-made tokenizer.json files: other pre-tokenizers, normalizers,
                                 options of added tokens, both ways to write merges; and what must be refused
 
+  tokenizer_parity.py patterns  random regular expressions, as far as both take them; long, and not a part of CTest
+
 Every run draws its texts from a new seed, which it prints; --seed N repeats one.  Encoding must be equal,
 and decoding must give the text back (the library's own decoding of added letters is wrong, so the text is
 the measure).  Exit status: 0 equal, 1 not, 77 what is needed is missing.
@@ -208,6 +210,11 @@ def fresh_model(rng, pairs, **options):
             "merges": [list(m) if pairs else f"{m[0]} {m[1]}" for m in merges]}
 
 
+def small_bytes():
+    """No merges: the ids are the bytes."""
+    return {"type": "BPE", "vocab": {c: b for b, c in byte_table().items()}, "merges": []}
+
+
 def file_of(model, pre, added=(), normalizer=None, post=None):
     return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": list(added), "normalizer": normalizer,
             "pre_tokenizer": pre, "post_processor": post, "decoder": byte_level(), "model": model}
@@ -303,9 +310,73 @@ def check_variants(program, rng, count):
     return ok
 
 
+# ---- random patterns ------------------------------------------------------------------------------------------
+
+MEMBERS = ["a-c", "x", "0-9", "\\s", "\\d", "\\w", "\\p{L}", "\\p{Lu}", "\\p{N}", "\\p{P}", "\\p{M}", "\\r\\n", "\\-", "é-ü",
+           "一-龥", "\\S", "'", "\\]", " ", "\\x41", "\\u00e9", "_"]
+SETS = ["\\s", "\\S", "\\d", "\\D", "\\w", "\\W", "\\p{L}", "\\P{L}", "\\p{N}", "\\p{S}", "\\p{Ll}", ".", "\\v", "\\t", "\\n"]
+LITERALS = ["a", "b", "x", "1", " ", "é", "語", "'s", "\\.", "!", "-", "_", "\n", "}", "\\{"]
+QUANTIFIERS = ["", "", "", "+", "*", "?", "+?", "*?", "??", "++", "?+", "*+", "{1,3}", "{2}", "{1,}", "{,2}", "{1,2}?"]
+SNIPPETS = ["a", "b", "c", "A", "x", "X", "1", "9", " ", "  ", "\n", "\r\n", "\t", "é", "É", "ü", "語", "🦙", "'s", "'S", "!", ".", "-",
+            "_", "{", "}", "]", "\u0301", "½", "٣", "\x0b", "\x85", "\u180e", "\u2028"]
+
+
+def random_pattern(rng):
+    def atom(depth):
+        r = rng.random()
+        if r < 0.3:
+            return "[" + rng.choice(["", "^"]) + "".join(rng.sample(MEMBERS, rng.randint(1, 4))) + "]"
+        if r < 0.55:
+            return rng.choice(SETS)
+        if r < 0.8 or depth == 3:
+            return rng.choice(LITERALS)
+        if r < 0.93:
+            return rng.choice(["(", "(?:", "(?i:", "(?>"]) + alternatives(depth + 1) + ")"
+        return rng.choice(["(?=", "(?!"]) + atom(3) + ")"
+
+    def quantified(a):
+        return a if a.startswith(("(?=", "(?!")) else a + rng.choice(QUANTIFIERS)
+
+    def alternatives(depth):
+        return "|".join("".join(quantified(atom(depth)) for _ in range(rng.randint(1, 4))) for _ in range(rng.choice([1, 1, 1, 2, 3])))
+
+    return rng.choice(["", "", "", "^", "\\A", "(?<=a)", "(?<!\\s)"]) + alternatives(0) + rng.choice(["", "", "", "$", "\\z"])
+
+
+def check_patterns(program, rng, count):
+    """What a pattern matches is removed, so the ids show where it did."""
+    model = small_bytes()
+    equal = different = refused = 0
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "tokenizer.json")
+        for _ in range(count):
+            pattern, invert = random_pattern(rng), rng.random() < 0.5
+            with open(path, "w", encoding="utf-8") as f:
+                json.dump(file_of(model, sequence(split(pattern, "Removed", invert), byte_level())), f)
+            texts = ["".join(rng.choice(SNIPPETS) for _ in range(rng.randint(0, 14))) for _ in range(25)]
+            done = subprocess.run([program, directory], input="".join(json.dumps({"text": t}) + "\n" for t in texts).encode(),
+                                  capture_output=True)
+            try:  # a panic of the library's is no Exception
+                theirs = [e.ids for e in Tokenizer.from_file(path).encode_batch(texts, add_special_tokens=False)]
+            except BaseException as e:
+                if isinstance(e, KeyboardInterrupt):
+                    raise
+                theirs = None
+            if done.returncode != 0 or theirs is None:
+                refused += 1
+                continue
+            ours = [json.loads(line)["ids"] for line in done.stdout.splitlines()]
+            wrong = [i for i in range(len(texts)) if ours[i] != theirs[i]]
+            equal, different = equal + (not wrong), different + bool(wrong)
+            for i in wrong[:1]:
+                print(f"{pattern!r}, invert {invert}, on {texts[i]!r}\n   ours   {bytes(ours[i])!r}\n   theirs {bytes(theirs[i])!r}")
+    print(f"{equal} patterns match as the library's do, {different} do not, {refused} one of the two refuses")
+    return different == 0 and equal > 0
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", choices=["real", "demo", "variants"])
+    parser.add_argument("which", choices=["real", "demo", "variants", "patterns"])
     parser.add_argument("--program", required=True)
     parser.add_argument("--real", default="../shared/reference/tokenizer")
     parser.add_argument("--demo", default="deploy/demo/model")
@@ -316,6 +387,8 @@ def main():
     rng = random.Random(a.seed)
     if a.which == "variants":
         return 0 if check_variants(a.program, rng, a.count or 150) else 1
+    if a.which == "patterns":
+        return 0 if check_patterns(a.program, rng, a.count or 2000) else 1
     directory = a.real if a.which == "real" else a.demo
     if not os.path.exists(os.path.join(directory, "tokenizer.json")):
         print(f"skipped: no tokenizer.json in {directory}")

@@ -90,6 +90,9 @@ struct reader {
     const uint8_t *start, *at, *end;
     struct buf out;
     struct err *err;
+    bool caseless[GROUP_DEPTH_MAX + 1]; /* by depth of groups */
+    int depth;
+    bool atomic; /* has a group that does not give back */
 };
 
 static bool refuse(struct reader *r, const uint8_t *at, const char *what)
@@ -157,7 +160,8 @@ static bool put_word(struct reader *r)
     return true;
 }
 
-/* Oniguruma's \w has the superscripts and fractions of Latin-1 besides what Rust's has. */
+/* Outside of a class Oniguruma's \w has the superscripts and fractions of Latin-1 too; within one it has not.
+ */
 static bool put_ruby_word(struct reader *r)
 {
     return put_word(r) && put_range(r, 0xb2, 0xb3) && put_range(r, 0xb9, 0xb9) && put_range(r, 0xbc, 0xbe);
@@ -170,6 +174,9 @@ static bool read_category(struct reader *r, const uint8_t *escape, const char **
 
     if (r->at == r->end || *r->at != '{' || !(close = memchr(r->at, '}', (size_t)(r->end - r->at))))
         return refuse(r, escape, "\\p without {category}");
+    /* What (?i) does to a category each engine decides for itself. */
+    if (r->caseless[r->depth])
+        return refuse(r, escape, "\\p where case does not count");
     r->at++;
     for (size_t i = 0; i < sizeof categories / sizeof categories[0]; i++)
         if (span_equal(span_of(r->at, (size_t)(close - r->at)), span_text(categories[i]))) {
@@ -259,7 +266,7 @@ static bool read_member(struct reader *r, uint32_t *c, bool *set)
         return put_category(r, "Nd");
     case 'w':
         r->at++;
-        return put_ruby_word(r);
+        return put_word(r);
     case 'p':
         r->at++;
         return read_category(r, start, &category) && put_category(r, category);
@@ -280,6 +287,8 @@ static bool read_class(struct reader *r)
     if (!put(r, "["))
         return false;
     if (r->at < r->end && *r->at == '^') {
+        if (r->caseless[r->depth])
+            return refuse(r, open, "a negated class where case does not count");
         r->at++;
         if (!put(r, "^"))
             return false;
@@ -369,13 +378,17 @@ static bool read_group(struct reader *r)
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++)
         if (left >= strlen(forms[i]) && memcmp(r->at, forms[i], strlen(forms[i])) == 0) {
             r->at += strlen(forms[i]);
+            r->atomic = r->atomic || forms[i][2] == '>';
+            if (strchr(forms[i], 'i'))
+                r->caseless[r->depth] = !strchr(forms[i], '-');
             return put(r, forms[i]);
         }
     /* In Ruby an option reaches to the end of its group, alternatives included: only in front of all is it
      * the same. */
     if (left >= 4 && memcmp(open, "(?i)", 4) == 0 && open == r->start) {
         r->at += 4;
-        return put(r, "(?i)");
+        r->depth--; /* it has no end of its own */
+        return r->caseless[0] = put(r, "(?i)");
     }
     return refuse(r, open, "this kind of group");
 }
@@ -420,7 +433,6 @@ static bool read_escape(struct reader *r)
 
 static bool translate(struct reader *r)
 {
-    int depth = 0;
 
     while (r->at < r->end) {
         uint8_t c = *r->at;
@@ -436,13 +448,17 @@ static bool translate(struct reader *r)
                 return false;
             break;
         case '(':
-            if (++depth > GROUP_DEPTH_MAX)
+            if (r->depth == GROUP_DEPTH_MAX)
                 return refuse(r, r->at, "so deep a nesting of groups");
+            r->depth++;
+            r->caseless[r->depth] = r->caseless[r->depth - 1];
             if (!read_group(r))
                 return false;
             break;
         case ')':
-            depth--;
+            if (r->depth == 0)
+                return refuse(r, r->at, "a ) without its (");
+            r->depth--;
             r->at++;
             if (!put(r, ")"))
                 return false;
@@ -456,12 +472,15 @@ static bool translate(struct reader *r)
                     return false;
             }
             break;
+        case '+':
+            if (r->at - r->start >= 2 && strchr("*+?", r->at[-1]) && r->at[-2] == ')')
+                r->atomic = true;
+            /* fall through */
         case '.':
         case '|':
         case '^':
         case '$':
         case '*':
-        case '+':
         case '?':
             r->at++;
             if (!put(r, (char[]){ (char)c, 0 }))
@@ -481,7 +500,7 @@ static bool translate(struct reader *r)
 
 /* ---- patterns ------------------------------------------------------------------------------------- */
 
-static bool compile(struct pattern *pattern, struct span text, struct err *err)
+static bool compile(struct pattern *pattern, struct span text, bool jit, struct err *err)
 {
     pcre2_compile_context *context = pcre2_compile_context_create(NULL);
     PCRE2_SIZE offset;
@@ -502,7 +521,8 @@ static bool compile(struct pattern *pattern, struct span text, struct err *err)
         return err_set(err, ERR_INPUT, "pattern does not compile: %s", (const char *)words);
     }
     /* Without JIT (not every machine has it) pcre2_match interprets: slower, the same matches. */
-    pcre2_jit_compile(pattern->code, PCRE2_JIT_COMPLETE);
+    if (jit)
+        pcre2_jit_compile(pattern->code, PCRE2_JIT_COMPLETE);
     return true;
 }
 
@@ -544,7 +564,9 @@ bool pattern_new(struct pattern **pattern, struct span source, struct err *err)
         return true;
     }
     p->kind = BY_PCRE2;
-    ok = translate(&r) && compile(p, buf_span(&r.out), err);
+    /* PCRE2 10.42's JIT takes another way through some atomic groups than its interpreter:
+     * `(?>[\s]{1,3}[^\r]*+|[\s]?)$`. */
+    ok = translate(&r) && compile(p, buf_span(&r.out), !r.atomic, err);
     buf_fini(&r.out);
     return keep(pattern, ok);
 }
@@ -571,7 +593,7 @@ bool pattern_new_numeric(struct pattern **pattern, struct err *err)
     if (!take(pattern, err))
         return false;
     ok = put(&r, "[") && put_category(&r, "N") && put_range(&r, 0x11de0, 0x11de9) &&
-         put_range(&r, 0x16ff4, 0x16ff6) && put(&r, "]") && compile(*pattern, buf_span(&r.out), err);
+         put_range(&r, 0x16ff4, 0x16ff6) && put(&r, "]") && compile(*pattern, buf_span(&r.out), true, err);
     buf_fini(&r.out);
     return keep(pattern, ok);
 }
@@ -584,7 +606,7 @@ bool pattern_new_word_character(struct pattern **pattern, struct err *err)
     if (!take(pattern, err))
         return false;
     ok = put(&r, "[") && put_word(&r) && put_range(&r, 0x200c, 0x200d) && put(&r, "]") &&
-         compile(*pattern, buf_span(&r.out), err);
+         compile(*pattern, buf_span(&r.out), true, err);
     buf_fini(&r.out);
     return keep(pattern, ok);
 }
