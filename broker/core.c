@@ -50,7 +50,7 @@ struct core *core_new(const struct core_config *config, struct store *store, str
         return NULL;
     }
     workers_restore(core);
-    core->hall_changed = true;
+    store->hall_put(store, &core->hall);
     return core;
 }
 

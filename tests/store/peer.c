@@ -43,8 +43,11 @@ bool broker_start(struct broker *broker, const char *store, const char *const *f
         argv[argc++] = "--store";
         argv[argc++] = store;
         argv[argc++] = "--log-level=warn";
-        while (flags && *flags && argc < 31)
-            argv[argc++] = *flags++;
+        for (; flags && *flags && argc < 31; flags++)
+            if (**flags == '-')
+                argv[argc++] = *flags;
+            else
+                putenv((char *)(uintptr_t)*flags);
         argv[argc] = NULL;
         execv(program, (char *const *)(uintptr_t)argv);
         _exit(127);

@@ -19,7 +19,8 @@ struct broker {
     int errors;            /* the pipe from its stderr */
 };
 
-/* Starts MOOTHALL_BROKER (a path) on the store, with more flags (NULL-terminated).  False when it ends before
+/* Starts MOOTHALL_BROKER (a path) on the store, with more flags (NULL-terminated; those of the form NAME=value without
+ * dashes are put into its environment).  False when it ends before
  * it listens; then `status` and last_words say how. */
 bool broker_start(struct broker *broker, const char *store, const char *const *flags, int *status);
 void broker_kill(struct broker *broker);        /* SIGKILL, and waits */

@@ -129,9 +129,10 @@ static void poke(const char *path, off_t at, const void *bytes, size_t size)
 
 /* ---- acknowledged means on disk ---- */
 
-/* Without waiting for the answer. */
-static void send_submit(struct peer *client, uint32_t position)
+/* Without waiting for the answer, and without trying again.  False when the connection is gone. */
+static bool try_submit(struct peer *client, uint32_t position)
 {
+    Moothall__Envelope envelope;
     Moothall__Submit m = MOOTHALL__SUBMIT__INIT;
     Moothall__NewJob job = MOOTHALL__NEW_JOB__INIT, *jobs[1] = { &job };
     static char queue[] = "q", batch[] = "b";
@@ -146,7 +147,13 @@ static void send_submit(struct peer *client, uint32_t position)
     m.batch_total = 1000000;
     m.job = jobs;
     m.n_job = 1;
-    CHECK(peer_send(client, MOOTHALL__ENVELOPE__BODY_SUBMIT, &m, span_text("request")));
+    link_envelope(&envelope, MOOTHALL__ENVELOPE__BODY_SUBMIT, &m, ++client->correlation);
+    return link_send(client->link, NULL, &envelope, span_text("request")) == LINK_SENT;
+}
+
+static void send_submit(struct peer *client, uint32_t position)
+{
+    CHECK(try_submit(client, position));
 }
 
 /* Twenty times the broker is killed while a client submits; what it had acknowledged is there each time. */
@@ -221,6 +228,129 @@ static void test_commits_are_grouped(void **state)
     CHECK(after.st_size - before.st_size < JOBS * PAGE);
     peer_close(&client);
     assert_int_equal(broker_stop(&broker), 0);
+}
+
+static const char *shim(void)
+{
+    static char preload[600];
+    const char *path = getenv("MOOTHALL_SYNC_SHIM");
+
+    if (!path)
+        return NULL;
+    snprintf(preload, sizeof preload, "LD_PRELOAD=%s", path);
+    return preload;
+}
+
+/* After a failed sync nothing that the system says of the file can be believed: the broker ends at once, in one line, without
+ * acknowledging.  Whatever sync it was, the next broker has all that was acknowledged. */
+static void test_failed_sync_ends_the_broker_without_a_false_answer(void **state)
+{
+    enum { LAST = 24 };
+    int at_start = 0, later = 0;
+
+    (void)state;
+    if (!shim()) {
+        printf("skip: MOOTHALL_SYNC_SHIM is not set\n");
+        skip();
+    }
+    for (int n = 1; n <= LAST; n++) {
+        char fail_at[32];
+        const char *flags[] = { shim(), fail_at, "ASAN_OPTIONS=verify_asan_link_order=0", NULL };
+        const char *store = path_of("eio.db");
+        struct broker broker;
+        struct peer client;
+        Moothall__Audit audit;
+        uint32_t acknowledged = 0;
+        int status = 0;
+
+        empty(directory);
+        snprintf(fail_at, sizeof fail_at, "SYNC_FAIL_AT=%d", n);
+        if (broker_start(&broker, store, flags, &status)) {
+            CHECK(peer_client(&client, broker.endpoint, "c"));
+            for (uint32_t i = 0; i < LAST && try_submit(&client, i); i++)
+                usleep(2000);
+            while (peer_receive(&client, 200))
+                acknowledged += client.message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_SUBMITTED;
+            peer_close(&client);
+            status = broker_wait(&broker);
+            later++;
+        } else {
+            at_start++;
+        }
+        assert_int_equal(status, 1);
+        if (!strstr(broker.last_words, "moothall-broker: store ") || !strstr(broker.last_words, store))
+            fail_msg("sync %d: said `%s`", n, broker.last_words);
+        if (broker_start(&broker, store, NULL, &status)) {
+            CHECK(peer_client(&client, broker.endpoint, "c"));
+            CHECK(peer_audit(&client, &audit));
+            if (audit.jobs < acknowledged || audit.missing || audit.holes || audit.corrupt)
+                fail_msg("sync %d: %u were acknowledged, %" PRIu64 " are there", n, acknowledged, audit.jobs);
+            peer_close(&client);
+            broker_kill(&broker);
+        } else {
+            fail_msg("sync %d: the store is lost: %s", n, broker.last_words);
+        }
+    }
+    CHECK(at_start > 0 && later > 0);
+}
+
+/* While the disk takes its time, workers are heard and answered, and their leases live on. */
+static void test_heartbeats_do_not_wait_for_the_disk(void **state)
+{
+    char delay[640], stuck[600];
+    const char *flags[] = { shim(), delay, "ASAN_OPTIONS=verify_asan_link_order=0", "--workers=1", "--heartbeat-ms=200ms", "--lease-ms=700ms", NULL };
+    Moothall__Heartbeat beat = MOOTHALL__HEARTBEAT__INIT;
+    Moothall__Ping ping = MOOTHALL__PING__INIT;
+    struct broker broker;
+    struct peer client, worker;
+    int64_t slowest = 0, until;
+    uint64_t fence;
+    int status, beats = 0;
+
+    (void)state;
+    if (!shim()) {
+        printf("skip: MOOTHALL_SYNC_SHIM is not set\n");
+        skip();
+    }
+    snprintf(stuck, sizeof stuck, "%s/stuck", directory);
+    snprintf(delay, sizeof delay, "SYNC_DELAY=%s", stuck);
+    CHECK(broker_start(&broker, path_of("slow.db"), flags, &status));
+    CHECK(peer_client(&client, broker.endpoint, "c"));
+    CHECK(peer_submit(&client, "b", 10, "a", 0, NEW, "x") == MOOTHALL__ACCEPTANCE__ACCEPTED);
+    CHECK(peer_worker(&worker, broker.endpoint, "w", 1, 1));
+    CHECK(peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_LEASE, 10000));
+    fence = worker.message.envelope->lease->fence;
+    beat.held = &fence;
+    beat.n_held = 1;
+    fclose(fopen(stuck, "w"));
+    send_submit(&client, 5);
+    until = clock_now_ms() + 1800; /* the submit is in its sync all that time */
+    while (clock_now_ms() < until) {
+        int64_t sent = clock_now_ms(), took;
+
+        CHECK(peer_send(&worker, MOOTHALL__ENVELOPE__BODY_HEARTBEAT, &beat, (struct span){ 0 }));
+        CHECK(peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_HEARTBEAT_REPLY, 5000));
+        took = clock_now_ms() - sent;
+        if (took > slowest)
+            slowest = took;
+        CHECK(worker.message.envelope->heartbeat_reply->n_dropped == 0);
+        CHECK(peer_send(&client, MOOTHALL__ENVELOPE__BODY_PING, &ping, (struct span){ 0 }));
+        beats++;
+        usleep(100000);
+    }
+    unlink(stuck);
+    CHECK(peer_expect(&client, MOOTHALL__ENVELOPE__BODY_SUBMITTED, 10000));
+    CHECK(beats >= 5 && slowest < 1000);
+    /* And the lease is still the worker's when the core looks up again. */
+    for (int i = 0; i < 5; i++) {
+        CHECK(peer_send(&worker, MOOTHALL__ENVELOPE__BODY_HEARTBEAT, &beat, (struct span){ 0 }));
+        CHECK(peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_HEARTBEAT_REPLY, 5000));
+        CHECK(worker.message.envelope->heartbeat_reply->n_dropped == 0);
+        usleep(100000);
+    }
+    peer_close(&worker);
+    peer_close(&client);
+    broker_kill(&broker);
 }
 
 /* One clean file is left: no log beside it that somebody could forget to copy. */
@@ -622,6 +752,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         PROMISE(test_nothing_acknowledged_is_lost_when_the_broker_is_killed),
         PROMISE(test_commits_are_grouped),
+        PROMISE(test_failed_sync_ends_the_broker_without_a_false_answer),
+        PROMISE(test_heartbeats_do_not_wait_for_the_disk),
         PROMISE(test_broker_that_is_stopped_leaves_one_file),
         PROMISE(test_broker_ends_when_its_control_pipe_closes),
         PROMISE(test_peers_are_told_when_the_broker_stops),
