@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# The long forms of the tests, for a night rather than for every change.
+#
+#   tests/long.sh                 all of them, one after another
+#   tests/long.sh kills           200 kill -9 over 20 runs of 500 requests (about 10 minutes)
+#   tests/long.sh parity          300 fresh random checkpoints against the float64 reference (about 20 minutes)
+#   tests/long.sh tokenizer       100,000 random strings a vocabulary against the tokenizers library (about 10 minutes)
+#   tests/long.sh fuzz            every fuzz target for 10 minutes with libFuzzer (installs clang)
+#   tests/long.sh sanitizers      every test, the system tests too, under address and undefined-behaviour sanitizers
+#
+# What fails prints its seed; the same seed gives the same inputs again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+./tests/run.sh --only unit >/dev/null # installs, and builds the release
+python="$PWD/build-venv/bin/python"
+export MOOTHALL_TEST_PYTHON="$python"
+all="kills parity tokenizer fuzz sanitizers"
+for what in ${*:-$all}; do
+    echo "== $what"
+    case "$what" in
+    kills) "$python" tests/system/kills.py build --kills 200 --runs 20 --requests 500 ;;
+    parity) "$python" tests/parity/model_parity.py build/tests/logprobs --count 300 --long ;;
+    tokenizer)
+        for which in real demo variants; do
+            "$python" tests/parity/tokenizer_parity.py $which --program build/tests/tokenizer_ids --count 100000
+        done
+        ;;
+    fuzz)
+        ./deploy/install-packages.sh fuzz
+        CC=clang cmake -S . -B build-fuzz -G Ninja -DMOOTHALL_FUZZ=ON -DMOOTHALL_SANITIZE=address >/dev/null
+        cmake --build build-fuzz >/dev/null
+        for target in build-fuzz/tests/*_fuzz; do
+            echo "-- $(basename "$target")"
+            mkdir -p "build-fuzz/corpus/$(basename "$target")"
+            "$target" -max_total_time=600 -rss_limit_mb=4096 -print_final_stats=0 "build-fuzz/corpus/$(basename "$target")"
+        done
+        ;;
+    sanitizers)
+        cmake --preset asan >/dev/null && cmake --build --preset asan >/dev/null
+        ctest --preset asan --timeout 1800
+        ;;
+    *) echo "unknown part $what; expected one of $all" >&2; exit 1 ;;
+    esac
+done
