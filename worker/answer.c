@@ -216,14 +216,16 @@ struct completion_logprobs {
     size_t characters;
 };
 
-static void add_completion_token(const struct answer *answer, struct completion_logprobs *to, int32_t id,
+/* in_text: false for what stands before a prompt's text without being part of it. */
+static void add_completion_token(const struct answer *answer, struct completion_logprobs *to, int32_t id, bool in_text,
                                  const struct answer_score *score, struct buf *scratch)
 {
     size_t size_before = to->text.size;
 
     append(to->tokens, token_json(answer, id, scratch));
     append(to->text_offset, json_integer((json_int_t)to->characters));
-    must_do(detokenizer_add(&to->detokenizer, id, &to->text));
+    if (in_text)
+        must_do(detokenizer_add(&to->detokenizer, id, &to->text));
     to->characters += count_characters(&to->text, size_before);
     if (!score->known) {
         append(to->token_logprobs, json_null());
@@ -253,13 +255,19 @@ static json_t *completion_logprobs(const struct answer *answer, struct buf *scra
     struct completion_logprobs to = { .tokens = must(json_array()), .token_logprobs = must(json_array()),
                                       .top_logprobs = must(json_array()), .text_offset = must(json_array()) };
 
-    detokenizer_init(&to.detokenizer, answer->tokenizer, true);
-    if (answer->request->echo)
+    if (answer->request->echo) {
+        size_t before = answer->request->prompt_id ? 0 : (size_t)tokenizer_prefix_count(answer->tokenizer), size;
+
+        detokenizer_init(&to.detokenizer, answer->tokenizer, true);
         for (size_t i = 0; i < answer->prompt_count; i++)
-            add_completion_token(answer, &to, answer->prompt[i], &answer->prompt_score[i], scratch);
-    to.detokenizer.show_special = false;
+            add_completion_token(answer, &to, answer->prompt[i], i >= before, &answer->prompt_score[i], scratch);
+        size = to.text.size;
+        must_do(detokenizer_end(&to.detokenizer, &to.text));
+        to.characters += count_characters(&to.text, size);
+    }
+    detokenizer_init(&to.detokenizer, answer->tokenizer, false);
     for (size_t i = 0; i < answer->generated.count; i++)
-        add_completion_token(answer, &to, answer->generated.id[i], &answer->score[i], scratch);
+        add_completion_token(answer, &to, answer->generated.id[i], true, &answer->score[i], scratch);
     put(logprobs, "tokens", to.tokens);
     put(logprobs, "token_logprobs", to.token_logprobs);
     put(logprobs, "top_logprobs", to.top_logprobs);

@@ -61,7 +61,7 @@ static void expect(double *p, int known, double temperature, int top_k, double t
         top_k = known;
     for (int i = 0; i < top_k; i++)
         total += exp(logits[order[i]] / temperature);
-    for (int i = 0; i < top_k && (top_p >= 1 || sum < top_p * total); i++) {
+    for (int i = 0; i < top_k && (i == 0 || top_p >= 1 || sum < top_p * total); i++) {
         p[order[i]] = exp(logits[order[i]] / temperature);
         sum += p[order[i]];
     }
@@ -74,6 +74,7 @@ static void test_draws_follow_the_distribution(void **state)
     static const struct { double temperature, top_p; int top_k, known; } table[] = {
         { 1, 1, 0, V }, { 0.5, 1, 0, V }, { 1.7, 1, 0, 40 }, { 1, 0.5, 0, V }, { 1, 0.9, 0, 33 }, { 1, 1, 5, V },
         { 0.8, 0.6, 10, V }, { 1, 0.001, 0, V }, { 1, 1, 1, V }, { 2, 0.95, 500, V },
+        { 1.7, 0, 0, V }, { 1, 0, 5, V }, /* top_p 0 leaves the likeliest */
     };
 
     (void)state;

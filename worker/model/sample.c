@@ -165,7 +165,7 @@ static int32_t draw_filtered(struct sampler *s, const float *logits, int known, 
     else
         for (int i = 0; i < count; i++)
             total += s->backend->exp((s->heap[i].logit - best) / p->temperature);
-    while (kept < limit && (limit < count || sum < p->top_p * total || p->top_p >= 1)) {
+    while (kept < limit && (kept == 0 || limit < count || sum < p->top_p * total || p->top_p >= 1)) {
         struct candidate taken = heap_take(s, &left);
 
         s->heap[left] = taken;
@@ -175,7 +175,7 @@ static int32_t draw_filtered(struct sampler *s, const float *logits, int known, 
     if (limit < count && p->top_p < 1) {
         total = sum;
         sum = 0;
-        for (kept = 0; kept < limit && sum < p->top_p * total; kept++)
+        for (kept = 0; kept < limit && (kept == 0 || sum < p->top_p * total); kept++)
             sum += s->weight[kept];
     }
     return s->heap[count - 1 - pick(s->weight, kept, sum, share)].id;
@@ -192,7 +192,7 @@ int32_t sample_token(struct sampler *s, const float *logits, int known, const st
     if (best < 0 || p->temperature <= 0)
         return best;
     share = sample_uniform(p->seed, p->choice, position);
-    if (p->top_k > 0 || p->top_p < 1)
+    if ((p->top_k > 0 && p->top_k < known) || p->top_p < 1)
         return draw_filtered(s, logits, known, logits[best], p, share);
     return draw_all(s, logits, known, logits[best], p->temperature, share);
 }

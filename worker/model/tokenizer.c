@@ -944,6 +944,11 @@ bool tokenizer_encode(const struct tokenizer *t, struct span text, struct ids *i
     return tokenizer_encode_parts(t, &part, 1, ids, err);
 }
 
+int tokenizer_prefix_count(const struct tokenizer *t)
+{
+    return t->prefix_count;
+}
+
 bool tokenizer_encode_prompt(const struct tokenizer *t, struct span text, struct ids *ids, struct err *err)
 {
     size_t had = ids->count;

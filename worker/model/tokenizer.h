@@ -101,5 +101,6 @@ bool tokenizer_encode_parts(const struct tokenizer *tokenizer, const struct text
  * post-processor that adds them). */
 bool tokenizer_encode_prompt(const struct tokenizer *tokenizer, struct span text, struct ids *ids,
                              struct err *err);
+int tokenizer_prefix_count(const struct tokenizer *tokenizer); /* how many those are */
 
 #endif
