@@ -10,7 +10,7 @@
 #include "worker/worker.h"
 
 /* Signals arrive as bytes on a descriptor that the link thread watches; every thread made later inherits
- * the mask.  A second one ends the process at once: see worker.c. */
+ * the mask. */
 static int take_signals(void)
 {
     sigset_t set;

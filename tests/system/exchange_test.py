@@ -156,7 +156,7 @@ def check_messages(beats):
         peers = len(beats) - 1
         assert e.decode_steps > 0 and e.moe_layers == 4
         assert e.decode_dispatches <= e.decode_steps * e.moe_layers * peers, f"{name}: {e}"
-        assert e.resent == 0, f"{name}: {e}"
+        assert e.resent <= e.dispatches // 10, f"{name}: {e}"  # none, but for a machine that stands still for seconds
         print(f"  {name}: {e.decode_steps} decode steps, {e.decode_dispatches} dispatches in them, "
               f"{2 * e.decode_dispatches / (e.decode_steps * e.moe_layers * peers):.2f} messages a layer, peer and decode step")
 
@@ -227,6 +227,38 @@ def case_worker_killed():
         assert crew.hall.doubled == 0
         codes = crew.end()
         assert codes == [0, 0], codes
+
+
+def case_worker_stands_still():
+    """A holder that does not answer for seconds is asked again; computing a call twice changes nothing."""
+    crew = Crew(list(JOBS))
+    crew.start("w0")
+    crew.start("w1")
+    crew.deal(["w0", "w1"])
+    crew.run(8)
+    crew.processes["w1"].send_signal(signal.SIGSTOP)
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        crew.hall.turn()
+    beat = crew.hall.workers["w0"].beat
+    assert beat.exchange.resent > 0 and beat.waiting_shard >= 4, beat
+    crew.processes["w1"].send_signal(signal.SIGCONT)
+    crew.run(len(JOBS))
+    compare("worker stands still", bytes_of(crew), base())
+    assert crew.end() == [0, 0]
+
+
+def case_spare_worker():
+    """One that holds no seat still takes leases."""
+    crew = Crew(list(JOBS))
+    for name in ("w0", "w1", "spare"):
+        crew.start(name)
+    crew.deal(["w0", "w1"])
+    crew.run(len(JOBS))
+    compare("a spare", bytes_of(crew), base())
+    beat = crew.hall.workers["spare"].beat
+    assert beat.exchange.dispatches > 0 and beat.exchange.served == 0, beat
+    assert crew.end() == [0, 0, 0]
 
 
 def case_seats_move():
