@@ -20,6 +20,7 @@ enum {
     NOTICE_EVERY_MAX_MS = 60 * 1000,
     AGAIN_MS = 500, /* a job that was turned away is offered again, later each time */
     AGAIN_MAX_MS = 30 * 1000,
+    NO_ROOM_EVERY_MS = 30 * 1000,
     WAIT_MS = 100,
 };
 
@@ -62,6 +63,7 @@ struct hall {
     int64_t heard_ms, said_ms;
     int64_t unanswered_since_ms;
     int64_t notice_ms, notice_every_ms;
+    int64_t no_room_ms; /* when that was last said */
     uint32_t heartbeat_ms;
     uint64_t incarnation, correlation;
     struct hall_welcome welcome;
@@ -262,6 +264,15 @@ static void add_ask(struct hall *hall, struct ask *ask)
     hall->last = &ask->next;
 }
 
+/* Once for all that is turned away together. */
+static void say_no_room(struct hall *hall, const char *reason, int64_t now_ms)
+{
+    if (hall->no_room_ms && now_ms - hall->no_room_ms < NO_ROOM_EVERY_MS)
+        return;
+    hall->no_room_ms = now_ms;
+    say_error("the broker has no room now: %.200s; trying again", *reason ? reason : "no reason given");
+}
+
 static void ask_again(struct ask *ask, int64_t now_ms, int64_t after_ms)
 {
     if (after_ms <= 0) {
@@ -310,9 +321,7 @@ static bool count_group(struct hall *hall, struct ask *ask, const Moothall__Subm
     }
     if (!away)
         return true;
-    if (!ask->again_ms)
-        say_error("the broker has no room now: %.200s; trying again",
-                  *submitted->reason ? submitted->reason : "no reason given");
+    say_no_room(hall, submitted->reason, now_ms);
     ask_again(ask, now_ms, 0);
     return false;
 }
@@ -332,8 +341,7 @@ static void take_answer(struct hall *hall, int64_t now_ms)
                 start_greeting(hall, now_ms);
             }
         } else if (ask && refusal->retry_after_ms) {
-            if (!ask->again_ms)
-                say_error("the broker cannot do this now: %.200s; trying again", refusal->text);
+            say_no_room(hall, refusal->text, now_ms);
             ask->again_ms = refusal->retry_after_ms;
             ask_again(ask, now_ms, refusal->retry_after_ms);
         } else if (ask && ask == hall->waited) {

@@ -1,6 +1,7 @@
 #include "client/private_hall.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -63,16 +64,34 @@ static void read_holder(int fd, int *pid, char *verb, size_t size)
     snprintf(verb, size, "%s", word);
 }
 
+/* The descriptor's file is the one that has this name. */
+static bool is_still_there(int fd, const char *dir, const char *name)
+{
+    char path[PATH_SIZE];
+    struct stat held, named;
+
+    return file_join(path, sizeof path, dir, name, NULL) && fstat(fd, &held) == 0 &&
+           stat(path, &named) == 0 && held.st_dev == named.st_dev && held.st_ino == named.st_ino;
+}
+
 static bool take_run_lock(struct state_lock *lock, const char *verb, struct err *err)
 {
     int64_t begin_ms = clock_now_ms();
     char holder[32], text[64];
     int pid, n;
 
-    lock->run_fd = open_lock(lock->dir, "run.lock", err);
-    if (lock->run_fd < 0)
-        return false;
-    while (flock(lock->run_fd, LOCK_EX | LOCK_NB) != 0) {
+    for (;;) {
+        if (lock->run_fd < 0)
+            lock->run_fd = open_lock(lock->dir, "run.lock", err);
+        if (lock->run_fd < 0)
+            return false;
+        if (flock(lock->run_fd, LOCK_EX | LOCK_NB) == 0) {
+            if (is_still_there(lock->run_fd, lock->dir, "run.lock"))
+                break;
+            close(lock->run_fd); /* its last holder removed it; there may be another by now */
+            lock->run_fd = -1;
+            continue;
+        }
         if (errno != EWOULDBLOCK && errno != EINTR)
             return err_errno(err, "lock %s/run.lock", lock->dir);
         read_holder(lock->run_fd, &pid, holder, sizeof holder);
@@ -117,6 +136,31 @@ static bool take_shared_lock(struct state_lock *lock, struct err *err)
     return true;
 }
 
+/* A directory of somebody's own files must not become a state directory: names in it would be ours to
+ * replace. */
+static bool is_state_dir(const char *dir, struct err *err)
+{
+    static const char *const marks[] = { "run.lock", "record.json" };
+    char path[PATH_SIZE];
+    struct dirent *entry;
+    bool empty = true;
+    DIR *d;
+
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
+        if (file_join(path, sizeof path, dir, marks[i], NULL) && access(path, F_OK) == 0)
+            return true;
+    d = opendir(dir);
+    if (!d)
+        return err_errno(err, "open the state directory %s", dir);
+    while (empty && (entry = readdir(d)))
+        empty = !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..");
+    closedir(d);
+    return empty ||
+           err_set(err, ERR_CONFLICT,
+                   "%s holds other files and is not the state of a run; expected a new or an empty directory",
+                   dir);
+}
+
 bool state_lock_take(struct state_lock *lock, const char *dir, const char *verb, struct err *err)
 {
     lock->run_fd = lock->shared_fd = -1;
@@ -125,7 +169,7 @@ bool state_lock_take(struct state_lock *lock, const char *dir, const char *verb,
         err_errno(err, "make the state directory %s", dir);
         return false;
     }
-    if (!take_run_lock(lock, verb, err) || !take_shared_lock(lock, err)) {
+    if (!is_state_dir(dir, err) || !take_run_lock(lock, verb, err) || !take_shared_lock(lock, err)) {
         state_lock_release(lock);
         return false;
     }

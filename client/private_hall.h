@@ -39,7 +39,8 @@ struct state_lock {
 };
 
 /* Makes the directory where it is missing, and takes both locks.  ERR_BUSY names the process that is at
- * work there.  Where only the children of a killed command hold on, waits for their end, at most 30 s. */
+ * work there; ERR_CONFLICT when the directory holds somebody's own files.  Where only the children of a
+ * killed command hold on, waits for their end, at most 30 s. */
 bool state_lock_take(struct state_lock *lock, const char *dir, const char *verb, struct err *err);
 void state_lock_release(struct state_lock *lock);
 

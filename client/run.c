@@ -26,6 +26,7 @@ enum {
     FETCH_WAIT_MS = 1000,
     STATUS_EVERY_MS = 1000,
     STATUS_EVERY_QUIET_MS = 5000, /* nobody is looking */
+    WAITING_SAID_MS = 10 * 1000,
 };
 
 static const char *const weights_choices[] = { "auto", "f32", "bf16", "q8", "q4", NULL };
@@ -94,7 +95,8 @@ struct run {
     struct say_progress progress;
     int64_t status_ms;
     char waiting_for[160];
-    char family[40]; /* --mixed: go on in this one */
+    int64_t waiting_since_ms; /* for the same; 0: it was said, or there is nothing */
+    char family[40];          /* --mixed: go on in this one */
 };
 
 /* ---- before anything runs ------------------------------------------------------------------------ */
@@ -375,6 +377,21 @@ static bool submit(struct run *run, struct err *err)
     return record_save(r, run->state, err);
 }
 
+/* Why nothing is leased: in the progress line, and as a line of its own when it lasts. */
+static void note_waiting(struct run *run, const char *why, int64_t now_ms)
+{
+    char now[sizeof run->waiting_for];
+
+    snprintf(now, sizeof now, "%.150s", why);
+    if (strcmp(now, run->waiting_for)) {
+        strcpy(run->waiting_for, now);
+        run->waiting_since_ms = *now ? now_ms : 0;
+    } else if (run->waiting_since_ms && now_ms - run->waiting_since_ms >= WAITING_SAID_MS) {
+        run->waiting_since_ms = 0;
+        say("waiting: %s", now);
+    }
+}
+
 /* Now and then: how far it is, why nothing moves, which workers are ready, and what they compute with. */
 static bool look(struct run *run, struct err *err)
 {
@@ -400,7 +417,7 @@ static bool look(struct run *run, struct err *err)
                                status->counts->expired;
         run->progress.done = status->counts->done + run->progress.failed;
     }
-    snprintf(run->waiting_for, sizeof run->waiting_for, "%.150s", status->waiting_for);
+    note_waiting(run, status->waiting_for, now_ms);
     if (!*r->family && *status->family) {
         snprintf(r->family, sizeof r->family, "%s", status->family);
         snprintf(r->numerics, sizeof r->numerics, "%s", status->numerics);

@@ -175,6 +175,7 @@ def places_that_cannot_be():
         (["run", "--model", MODEL, "in.jsonl", "-o", "o.jsonl", "--weights", "q8"], "not built yet"),
         (["run", "--broker", "tpc://x:1", "in.jsonl", "-o", "o.jsonl"], "tpc://x:1"),
         (["run", "--broker", "tcp://127.0.0.1:1", "--timeout", "1s", "in.jsonl", "-o", "o.jsonl"], "did not answer"),
+        (["run", "--model", MODEL, "in.jsonl", "-o", "o2.jsonl", "--state", "."], "holds other files"),
         (["submit", "in.jsonl"], "--broker"),
         (["status"], "--state"),
         (["status", "--state", "nowhere"], "nowhere"),
