@@ -134,7 +134,7 @@ def draw(rng, switches):
         "moe_layer_freq": pick(1, 1, 2), "topk_method": method, "norm_topk_prob": pick(False, True),
         "routed_scaling_factor": pick(1.0, 4.0, 2.5), "tie_word_embeddings": pick(False, False, True),
         "rope": pick("none", "yarn", "yarn-bare"), "style": pick("rope_scaling", "rope_parameters"),
-        "dtype": pick("BF16", "F32", "F16"), "files": pick(1, 3), "rms_norm_eps": pick(1e-6, 1e-5),
+        "dtype": pick("BF16", "F32", "F16"), "files": pick(1, 3), "fine": pick(False, True), "rms_norm_eps": pick(1e-6, 1e-5),
     }
     if method == "group_limited_greedy":
         s["n_group"], s["topk_group"] = groups, int(rng.integers(1, groups + 1))
@@ -143,7 +143,7 @@ def draw(rng, switches):
 
 
 def config_of(s):
-    own = ("rope", "style", "dtype", "files")
+    own = ("rope", "style", "dtype", "files", "fine")
     c = {"architectures": ["DeepseekV2ForCausalLM"], "model_type": "deepseek_v2", "scoring_func": "softmax",
          "hidden_act": "silu", "max_position_embeddings": 512, "num_key_value_heads": s["num_attention_heads"],
          "attention_bias": False}
@@ -168,7 +168,9 @@ def make(folder, seed, switches=None):
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "config.json"), "w") as file:
         json.dump(c, file, indent=1)
-    tensors = {name: (s["dtype"], values(rng, name, shape, s["tie_word_embeddings"])) for name, shape in shapes(c).items()}
+    # fine: norms and routers in F32, as some exports have them
+    fine = lambda name, shape: s["fine"] and (len(shape) == 1 or name.endswith("mlp.gate.weight"))
+    tensors = {name: ("F32" if fine(name, shape) else s["dtype"], values(rng, name, shape, s["tie_word_embeddings"])) for name, shape in shapes(c).items()}
     names = list(tensors)
     rng.shuffle(names)
     if s["files"] == 1:

@@ -379,6 +379,48 @@ static void test_unaligned_files_give_the_same_bits(void **state)
     }
 }
 
+/* A request whose numbers go wrong must not touch the others of its batch, and must be seen to have gone wrong. */
+static void test_a_poisoned_sequence_hurts_nobody_else(void **state)
+{
+    enum { POISON = 100, ROWS = 70 };
+    char *other = checkpoint_dir();
+    struct cache_sequence sequence[2];
+    struct forward_row row[2 * ROWS];
+    float *expected = buffer(), *logits = calloc((size_t)2 * ROWS * V, sizeof *logits);
+    struct err err = { 0 };
+    struct engine e;
+    char path[600];
+    uint64_t header;
+    FILE *file;
+
+    (void)state;
+    checkpoint_write(other, CHECKPOINT_CONFIG, 1, (struct checkpoint_quirks){ 0 });
+    snprintf(path, sizeof path, "%s/model.safetensors", other);
+    file = fopen(path, "r+b"); /* the embedding is the first tensor; one of its rows becomes NaN */
+    CHECK(file && fread(&header, 1, 8, file) == 8 && fseek(file, (long)(8 + header + POISON * 44 * 2), SEEK_SET) == 0);
+    for (int i = 0; i < 44; i++)
+        CHECK(fwrite(&(uint16_t){ 0x7fc0 }, 1, 2, file) == 2);
+    fclose(file);
+    e = engine_open(other, WEIGHTS_BF16, 2, NULL);
+    for (int s = 0; s < 2; s++) {
+        cache_sequence_init(&sequence[s], e.pool);
+        CHECK(cache_grow(&sequence[s], ROWS, &err));
+    }
+    for (int i = 0; i < ROWS; i++) {
+        row[i] = (struct forward_row){ &sequence[0], i == 3 ? POISON : i, i, i > 60, true };
+        row[ROWS + i] = (struct forward_row){ &sequence[1], i, i, i > 60, true };
+    }
+    run(&e, row + ROWS, ROWS, expected);
+    run(&e, row, 2 * ROWS, logits);
+    CHECK(memcmp(logits + (size_t)ROWS * V, expected, (size_t)ROWS * V * sizeof *logits) == 0);
+    CHECK(isfinite(logits[2 * V]) && isnan(logits[3 * V]) && isnan(logits[(ROWS - 1) * V]));
+    for (int s = 0; s < 2; s++)
+        cache_sequence_fini(&sequence[s]);
+    free(expected), free(logits);
+    engine_close(&e);
+    checkpoint_remove(other);
+}
+
 static int make(void **state)
 {
     unsigned seed = 3;
@@ -412,6 +454,7 @@ int main(void)
         cmocka_unit_test(test_who_holds_a_shard_cannot_be_seen),
         cmocka_unit_test(test_pairs_that_point_outside_are_refused),
         cmocka_unit_test(test_unaligned_files_give_the_same_bits),
+        cmocka_unit_test(test_a_poisoned_sequence_hurts_nobody_else),
     };
 
     return cmocka_run_group_tests(tests, make, clean);

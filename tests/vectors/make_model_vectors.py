@@ -20,7 +20,7 @@ import make_checkpoint
 
 COMMON = {"hidden_size": 48, "num_hidden_layers": 2, "vocab_size": 97, "num_attention_heads": 3, "kv_lora_rank": 22,
           "qk_nope_head_dim": 12, "qk_rope_head_dim": 8, "v_head_dim": 20, "intermediate_size": 40, "moe_intermediate_size": 12,
-          "first_k_dense_replace": 1, "moe_layer_freq": 1, "norm_topk_prob": False, "rms_norm_eps": 1e-6, "files": 1}
+          "first_k_dense_replace": 1, "moe_layer_freq": 1, "norm_topk_prob": False, "rms_norm_eps": 1e-6, "files": 1, "fine": False}
 CASES = {
     "lite": {"q_lora_rank": None, "n_routed_experts": 8, "topk_method": "greedy", "num_experts_per_tok": 3, "n_shared_experts": 2,
              "routed_scaling_factor": 1.0, "tie_word_embeddings": False, "rope": "yarn", "style": "rope_scaling", "dtype": "BF16"},
