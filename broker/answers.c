@@ -11,19 +11,22 @@ enum {
     ITEMS_MAX = 256,
     WAIT_MAX_MS = 60000,
     BYTES_DEFAULT = 4 * 1024 * 1024,
-    ENVELOPE_ROOM = LINK_ENVELOPE_MAX - 2048, /* what the lists of one answer may take; the rest waits for the next */
+    ENVELOPE_ROOM =
+        LINK_ENVELOPE_MAX - 2048, /* what the lists of one answer may take; the rest waits for the next */
     QUEUES_SHOWN = 64,
     BATCHES_SHOWN = 64,
 };
 
-static void unknown_batch(const struct event *event, const char *queue, const char *batch, struct effects *effects)
+static void unknown_batch(const struct event *event, const char *queue, const char *batch,
+                          struct effects *effects)
 {
     if (*batch)
-        effects_refuse(effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__UNKNOWN_BATCH, 0,
-                       "queue `%s` has no batch `%s`", queue, batch);
+        effects_refuse(effects, event->session, event->envelope->correlation,
+                       MOOTHALL__REFUSAL_CODE__UNKNOWN_BATCH, 0, "queue `%s` has no batch `%s`", queue,
+                       batch);
     else
-        effects_refuse(effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__UNKNOWN_BATCH, 0,
-                       "there is no queue `%s`", queue);
+        effects_refuse(effects, event->session, event->envelope->correlation,
+                       MOOTHALL__REFUSAL_CODE__UNKNOWN_BATCH, 0, "there is no queue `%s`", queue);
 }
 
 /* ---- fetch ---------------------------------------------------------------------------------------- */
@@ -40,17 +43,23 @@ void answers_fetch(struct core *core, const struct event *event, struct effects 
         return;
     }
     if (core->waiter_count == WAITERS_MAX) {
-        effects_refuse(effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM, 1000,
-                       "%d fetches wait already", WAITERS_MAX);
+        effects_refuse(effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM,
+                       1000, "%d fetches wait already", WAITERS_MAX);
         return;
     }
     core->waiter[core->waiter_count++] = (struct waiter){
-        .session = event->session, .correlation = event->envelope->correlation, .queue = queue,
-        .batch = batch ? batch->row.id : 0, .by_position = m->order == MOOTHALL__ORDER__POSITION,
+        .session = event->session,
+        .correlation = event->envelope->correlation,
+        .queue = queue,
+        .batch = batch ? batch->row.id : 0,
+        .by_position = m->order == MOOTHALL__ORDER__POSITION,
         .from = m->order == MOOTHALL__ORDER__COMPLETION && m->from == 0 ? 1 : (int64_t)m->from,
         .items_max = m->items_max ? (int)m->items_max : ITEMS_MAX,
-        .bytes_max = m->bytes_max == 0 ? BYTES_DEFAULT : m->bytes_max < core->config.payload_max ? m->bytes_max : core->config.payload_max,
-        .until_ms = core->now.mono_ms + wait_ms, .fresh = true,
+        .bytes_max = m->bytes_max == 0                         ? BYTES_DEFAULT
+                     : m->bytes_max < core->config.payload_max ? m->bytes_max
+                                                               : core->config.payload_max,
+        .until_ms = core->now.mono_ms + wait_ms,
+        .fresh = true,
     };
 }
 
@@ -69,7 +78,8 @@ static Moothall__Entry *entry_message(struct core *core, const struct entry *ent
     m->state = (Moothall__State)(entry->intact ? entry->state : JOB_DEAD); /* the same numbers */
     m->status_code = entry->intact ? entry->status_code : 0;
     m->size = entry->size;
-    m->reason = effects_text(effects, entry->intact ? entry->reason : "the stored result is damaged: its checksum is wrong");
+    m->reason = effects_text(effects, entry->intact ? entry->reason
+                                                    : "the stored result is damaged: its checksum is wrong");
     m->attempt = entry->attempt;
     m->infra = entry->infra;
     m->seed = entry->seed;
@@ -84,7 +94,8 @@ static Moothall__Entry *entry_message(struct core *core, const struct entry *ent
 
 static int64_t ended(const struct counts *counts)
 {
-    return counts->in[JOB_DONE] + counts->in[JOB_FAILED] + counts->in[JOB_DEAD] + counts->in[JOB_CANCELLED] + counts->in[JOB_EXPIRED];
+    return counts->in[JOB_DONE] + counts->in[JOB_FAILED] + counts->in[JOB_DEAD] + counts->in[JOB_CANCELLED] +
+           counts->in[JOB_EXPIRED];
 }
 
 /* Every job that the batch will have is there and has ended. */
@@ -105,8 +116,12 @@ static uint64_t waiting_behind(const struct batch *batch)
 /* Answers when there is something, or when the wait is over.  False: it waits on. */
 static bool try_fetch(struct core *core, const struct waiter *waiter, struct effects *effects)
 {
-    struct entry_query query = { .queue = waiter->queue->row.id, .batch = waiter->batch, .by_position = waiter->by_position,
-                                 .from = waiter->from, .items_max = waiter->items_max, .bytes_max = waiter->bytes_max };
+    struct entry_query query = { .queue = waiter->queue->row.id,
+                                 .batch = waiter->batch,
+                                 .by_position = waiter->by_position,
+                                 .from = waiter->from,
+                                 .items_max = waiter->items_max,
+                                 .bytes_max = waiter->bytes_max };
     struct batch *batch = waiter->batch ? books_batch_id(&core->books, waiter->batch) : NULL;
     struct buf bodies = { .max = (size_t)LINK_PAYLOAD_MAX };
     struct entry *rows = calloc((size_t)waiter->items_max, sizeof *rows);
@@ -145,7 +160,8 @@ static bool try_fetch(struct core *core, const struct waiter *waiter, struct eff
         /* By position the last page itself can say it; by completion the next, empty one does. */
         m->end = past || (waiter->by_position && is_over(batch) && next >= batch->row.total);
     }
-    effects_send(effects, waiter->session, waiter->correlation, MOOTHALL__ENVELOPE__BODY_ENTRIES, m, span_of(data, payload));
+    effects_send(effects, waiter->session, waiter->correlation, MOOTHALL__ENVELOPE__BODY_ENTRIES, m,
+                 span_of(data, payload));
     buf_fini(&bodies);
     free(rows);
     return true;
@@ -175,7 +191,7 @@ void answers_waiters(struct core *core, struct effects *effects)
             i++;
     }
     HASH_ITER(hh, core->books.queues, queue, next)
-        queue->grown = false;
+    queue->grown = false;
 }
 
 void answers_session_ended(struct core *core, uint64_t session)
@@ -223,10 +239,12 @@ void answers_cursor(struct core *core, const struct event *event, struct effects
         m->note.data = effects_take(effects, row.note_size);
         memcpy(m->note.data, row.note, row.note_size);
     }
-    effects_send(effects, event->session, e->correlation, MOOTHALL__ENVELOPE__BODY_CURSOR, m, (struct span){ 0 });
+    effects_send(effects, event->session, e->correlation, MOOTHALL__ENVELOPE__BODY_CURSOR, m,
+                 (struct span){ 0 });
 }
 
-/* ---- status --------------------------------------------------------------------------------------------- */
+/* ---- status ---------------------------------------------------------------------------------------------
+ */
 
 /* True when the part still fits into the answer. */
 static bool fits(size_t *used, size_t size)
@@ -237,12 +255,14 @@ static bool fits(size_t *used, size_t size)
     return true;
 }
 
-static void status_queues(struct core *core, const char *only, Moothall__Status *m, size_t *used, struct effects *effects)
+static void status_queues(struct core *core, const char *only, Moothall__Status *m, size_t *used,
+                          struct effects *effects)
 {
     struct queue_book *queue, *next;
 
     m->queue = effects_take(effects, QUEUES_SHOWN * sizeof *m->queue);
-    HASH_ITER(hh, core->books.queues, queue, next) {
+    HASH_ITER(hh, core->books.queues, queue, next)
+    {
         Moothall__QueueStatus *q;
 
         if (m->n_queue == QUEUES_SHOWN || (*only && strcmp(only, queue->row.name) != 0))
@@ -256,7 +276,8 @@ static void status_queues(struct core *core, const char *only, Moothall__Status 
     }
 }
 
-static void add_batch(struct core *core, const struct batch *batch, Moothall__Status *m, size_t *used, struct effects *effects)
+static void add_batch(struct core *core, const struct batch *batch, Moothall__Status *m, size_t *used,
+                      struct effects *effects)
 {
     Moothall__BatchStatus *b = effects_new(effects, &moothall__batch_status__descriptor);
 
@@ -270,8 +291,8 @@ static void add_batch(struct core *core, const struct batch *batch, Moothall__St
         m->batch[m->n_batch++] = b;
 }
 
-static void status_batches(struct core *core, const struct queue_book *queue, const struct batch *only, Moothall__Status *m,
-                           size_t *used, struct effects *effects)
+static void status_batches(struct core *core, const struct queue_book *queue, const struct batch *only,
+                           Moothall__Status *m, size_t *used, struct effects *effects)
 {
     struct batch_row *rows;
     int n;
@@ -284,15 +305,16 @@ static void status_batches(struct core *core, const struct queue_book *queue, co
     rows = effects_take(effects, BATCHES_SHOWN * sizeof *rows);
     n = core->store->batches(core->store, queue ? queue->row.id : 0, rows, BATCHES_SHOWN);
     for (int i = 0; i < n; i++) {
-        const struct batch *batch = books_batch_id(&core->books, rows[i].id); /* memory is newer than the store */
+        const struct batch *batch =
+            books_batch_id(&core->books, rows[i].id); /* memory is newer than the store */
 
         if (batch)
             add_batch(core, batch, m, used, effects);
     }
 }
 
-static void add_worker(struct core *core, const struct worker *worker, const char *name, int holder, Moothall__Status *m,
-                       size_t *used, struct effects *effects)
+static void add_worker(struct core *core, const struct worker *worker, const char *name, int holder,
+                       Moothall__Status *m, size_t *used, struct effects *effects)
 {
     const struct placement *p = &core->placement;
     Moothall__WorkerStatus *w = effects_new(effects, &moothall__worker_status__descriptor);
@@ -331,7 +353,8 @@ static void status_workers(struct core *core, Moothall__Status *m, size_t *used,
     m->worker = effects_take(effects, 2 * WORKERS_MAX * sizeof *m->worker);
     for (int i = 0; i < core->worker_end; i++)
         if (core->worker[i].here)
-            add_worker(core, &core->worker[i], core->worker[i].offer.name, placement_holder(p, core->worker[i].offer.name), m, used, effects);
+            add_worker(core, &core->worker[i], core->worker[i].offer.name,
+                       placement_holder(p, core->worker[i].offer.name), m, used, effects);
     m->unseated = effects_take(effects, SHARDS_MAX * sizeof *m->unseated);
     for (int h = 0; h < p->holder_count; h++) {
         bool known = false, seated = false;
@@ -342,7 +365,8 @@ static void status_workers(struct core *core, Moothall__Status *m, size_t *used,
             if (!w->here || strcmp(w->offer.name, p->holder[h].name) != 0)
                 continue;
             known = true;
-            seated = w->session && w->offer.incarnation == p->holder[h].incarnation && w->seated_epoch == p->epoch;
+            seated =
+                w->session && w->offer.incarnation == p->holder[h].incarnation && w->seated_epoch == p->epoch;
         }
         if (!known)
             add_worker(core, NULL, p->holder[h].name, h, m, used, effects);
@@ -371,8 +395,8 @@ void answers_status(struct core *core, const struct event *event, struct effects
 
         /* Without a queue the name is looked for in all of them. */
         HASH_ITER(hh, core->books.queues, q, next)
-            if (!batch && (!queue || q == queue))
-                batch = books_batch(&core->books, q, ask->batch);
+        if (!batch && (!queue || q == queue))
+            batch = books_batch(&core->books, q, ask->batch);
         if (!batch) {
             unknown_batch(event, *ask->queue ? ask->queue : "any", ask->batch, effects);
             return;
@@ -395,16 +419,19 @@ void answers_status(struct core *core, const struct event *event, struct effects
     m->started_ms = core->started.wall_ms;
     if (core->hall.has_model) {
         m->fingerprint.len = FINGERPRINT_SIZE;
-        m->fingerprint.data = memcpy(effects_take(effects, FINGERPRINT_SIZE), core->hall.fingerprint, FINGERPRINT_SIZE);
+        m->fingerprint.data =
+            memcpy(effects_take(effects, FINGERPRINT_SIZE), core->hall.fingerprint, FINGERPRINT_SIZE);
     }
     status_workers(core, m, &used, effects);
     used += 4 * m->n_unseated;
     status_batches(core, queue, batch, m, &used, effects);
     status_queues(core, queue ? queue->row.name : "", m, &used, effects);
-    effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_STATUS, m, (struct span){ 0 });
+    effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_STATUS, m,
+                 (struct span){ 0 });
 }
 
-/* ---- audit ------------------------------------------------------------------------------------------------- */
+/* ---- audit
+ * ------------------------------------------------------------------------------------------------- */
 
 void answers_audit(struct core *core, const struct event *event, struct effects *effects)
 {
@@ -425,5 +452,6 @@ void answers_audit(struct core *core, const struct event *event, struct effects 
     m->holes = (uint64_t)slice.holes;
     m->first_fault = effects_text(effects, slice.first_fault);
     m->next = (uint64_t)slice.next;
-    effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_AUDIT, m, (struct span){ 0 });
+    effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_AUDIT, m,
+                 (struct span){ 0 });
 }

@@ -50,8 +50,9 @@ void books_fini(struct books *books)
     struct batch *batch, *next;
 
     HASH_ITER(by_id, books->by_id, batch, next)
-        forget(books, batch);
-    HASH_ITER(hh, books->queues, queue, next_queue) {
+    forget(books, batch);
+    HASH_ITER(hh, books->queues, queue, next_queue)
+    {
         HASH_DEL(books->queues, queue);
         free(queue);
     }
@@ -92,8 +93,8 @@ static struct batch *remember(struct books *books, const struct batch_row *row)
     batch->row = *row;
     batch->used = books->turn;
     HASH_ITER(hh, books->queues, queue, next)
-        if (queue->row.id == row->queue)
-            batch->queue = queue;
+    if (queue->row.id == row->queue)
+        batch->queue = queue;
     assert(batch->queue);
     key_of(batch->key, row->queue, row->name);
     HASH_ADD(by_id, books->by_id, row.id, sizeof batch->row.id, batch);
@@ -129,7 +130,8 @@ struct batch *books_batch_id(struct books *books, int64_t id)
     return batch;
 }
 
-struct batch *books_batch_make(struct books *books, struct queue_book *queue, const char *name, int64_t now_wall_ms)
+struct batch *books_batch_make(struct books *books, struct queue_book *queue, const char *name,
+                               int64_t now_wall_ms)
 {
     struct batch *batch = books_batch(books, queue, name);
     struct batch_row row = { .queue = queue->row.id, .created_ms = now_wall_ms };
@@ -181,20 +183,23 @@ bool books_flush(struct books *books)
     struct batch *batch, *next;
     bool behind = false;
 
-    HASH_ITER(by_id, books->by_id, batch, next) {
+    HASH_ITER(by_id, books->by_id, batch, next)
+    {
         if (batch->behind) {
-            batch->row.first_unfinished = books->store->first_unfinished(books->store, batch->row.id, batch->row.first_unfinished,
-                                                                         POSITIONS_ADVANCED, &batch->behind);
+            batch->row.first_unfinished = books->store->first_unfinished(
+                books->store, batch->row.id, batch->row.first_unfinished, POSITIONS_ADVANCED, &batch->behind);
             batch->changed = true;
             behind |= batch->behind;
         }
         if (batch->changed)
             books->store->batch_put(books->store, &batch->row);
         batch->changed = false;
-        if (!batch->behind && batch->used + 1000 < books->turn && HASH_CNT(by_id, books->by_id) > BATCHES_KEPT)
+        if (!batch->behind && batch->used + 1000 < books->turn &&
+            HASH_CNT(by_id, books->by_id) > BATCHES_KEPT)
             forget(books, batch);
     }
-    HASH_ITER(hh, books->queues, queue, next_queue) {
+    HASH_ITER(hh, books->queues, queue, next_queue)
+    {
         if (queue->changed)
             books->store->queue_put(books->store, &queue->row);
         queue->changed = false;
@@ -209,7 +214,7 @@ struct counts books_counts(const struct books *books)
     struct queue_book *queue, *next;
 
     HASH_ITER(hh, books->queues, queue, next)
-        for (int s = 0; s < JOB_STATES; s++)
-            sum.in[s] += queue->row.counts.in[s];
+    for (int s = 0; s < JOB_STATES; s++)
+        sum.in[s] += queue->row.counts.in[s];
     return sum;
 }

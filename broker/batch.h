@@ -15,8 +15,8 @@
 #include "broker/store.h"
 
 enum {
-    BATCHES_KEPT = 1024,         /* in memory, beyond those of the present transaction */
-    POSITIONS_ADVANCED = 4096,   /* looked at in one go */
+    BATCHES_KEPT = 1024,       /* in memory, beyond those of the present transaction */
+    POSITIONS_ADVANCED = 4096, /* looked at in one go */
 };
 
 struct queue_book {
@@ -30,7 +30,7 @@ struct batch {
     struct batch_row row;
     struct queue_book *queue;
     bool changed;
-    bool behind; /* first_unfinished has to be moved on further */
+    bool behind;   /* first_unfinished has to be moved on further */
     uint64_t used; /* the turn it was used in last */
     char key[24 + BATCH_NAME_MAX];
     UT_hash_handle by_id, by_name;
@@ -54,7 +54,8 @@ struct batch *books_batch_id(struct books *books, int64_t id);
 
 /* Makes it where it is missing.  NULL when there are QUEUES_MAX queues. */
 struct queue_book *books_queue_make(struct books *books, const char *name);
-struct batch *books_batch_make(struct books *books, struct queue_book *queue, const char *name, int64_t now_wall_ms);
+struct batch *books_batch_make(struct books *books, struct queue_book *queue, const char *name,
+                               int64_t now_wall_ms);
 
 /* One job goes from one state to another (JOB_NONE: it is new). */
 void batch_count(struct batch *batch, enum job_state from, enum job_state to);

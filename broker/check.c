@@ -50,7 +50,8 @@ static bool check_hello(const Moothall__Hello *m, struct err *err)
 {
     const Moothall__WorkerOffer *offer = m->offer;
 
-    if (m->role != MOOTHALL__ROLE__CLIENT && m->role != MOOTHALL__ROLE__WORKER && m->role != MOOTHALL__ROLE__SUPERVISOR)
+    if (m->role != MOOTHALL__ROLE__CLIENT && m->role != MOOTHALL__ROLE__WORKER &&
+        m->role != MOOTHALL__ROLE__SUPERVISOR)
         return no(err, "hello.role", "is unknown");
     if (!check_name("hello.name", m->name, WORKER_NAME_MAX, m->role != MOOTHALL__ROLE__WORKER, err))
         return false;
@@ -79,11 +80,13 @@ static bool check_hello(const Moothall__Hello *m, struct err *err)
 
 static bool check_job(const Moothall__NewJob *job, uint32_t total, struct err *err)
 {
-    if (!check_id("id", job->id, err) || !check_name("custom_id", job->custom_id, JOB_CUSTOM_ID_MAX, true, err) ||
+    if (!check_id("id", job->id, err) ||
+        !check_name("custom_id", job->custom_id, JOB_CUSTOM_ID_MAX, true, err) ||
         !check_name("endpoint", job->endpoint, JOB_ENDPOINT_MAX, true, err))
         return false;
     if (job->position >= total)
-        return err_set(err, ERR_INPUT, "position %" PRIu32 " is not below batch_total %" PRIu32, job->position, total);
+        return err_set(err, ERR_INPUT, "position %" PRIu32 " is not below batch_total %" PRIu32,
+                       job->position, total);
     if (job->priority > 2)
         return no(err, "priority", "is not 0 (normal), 1 (high) or 2 (low)");
     if (job->status_code > 999)
@@ -99,11 +102,14 @@ static bool check_submit(const Moothall__Submit *m, struct span payload, struct 
         !check_name("submit.batch", m->batch, BATCH_NAME_MAX, false, err))
         return false;
     if (m->batch_total == 0 || m->batch_total > BATCH_POSITIONS_MAX)
-        return err_set(err, ERR_INPUT, "submit.batch_total is %" PRIu32 "; expected 1 to %d", m->batch_total, BATCH_POSITIONS_MAX);
-    if (m->mode != MOOTHALL__SUBMIT_MODE__NEW && m->mode != MOOTHALL__SUBMIT_MODE__UPDATE && m->mode != MOOTHALL__SUBMIT_MODE__RETRY)
+        return err_set(err, ERR_INPUT, "submit.batch_total is %" PRIu32 "; expected 1 to %d", m->batch_total,
+                       BATCH_POSITIONS_MAX);
+    if (m->mode != MOOTHALL__SUBMIT_MODE__NEW && m->mode != MOOTHALL__SUBMIT_MODE__UPDATE &&
+        m->mode != MOOTHALL__SUBMIT_MODE__RETRY)
         return no(err, "submit.mode", "is unknown");
     if (m->n_job == 0 || m->n_job > SUBMIT_JOBS_MAX)
-        return err_set(err, ERR_INPUT, "submit.job has %zu jobs; expected 1 to %d", m->n_job, SUBMIT_JOBS_MAX);
+        return err_set(err, ERR_INPUT, "submit.job has %zu jobs; expected 1 to %d", m->n_job,
+                       SUBMIT_JOBS_MAX);
     for (size_t i = 0; i < m->n_job; i++) {
         struct err inner = { 0 };
 
@@ -112,7 +118,8 @@ static bool check_submit(const Moothall__Submit *m, struct span payload, struct 
         sum += m->job[i]->size;
     }
     if (sum != payload.size)
-        return err_set(err, ERR_INPUT, "submit.job sizes add up to %" PRIu64 ", the payload has %zu bytes", sum, payload.size);
+        return err_set(err, ERR_INPUT, "submit.job sizes add up to %" PRIu64 ", the payload has %zu bytes",
+                       sum, payload.size);
     return true;
 }
 
@@ -153,7 +160,8 @@ static bool check_result(const Moothall__Result *m, struct err *err)
 
 bool check_message(const Moothall__Envelope *e, struct span payload, struct err *err)
 {
-    bool brings_payload = e->body_case == MOOTHALL__ENVELOPE__BODY_SUBMIT || e->body_case == MOOTHALL__ENVELOPE__BODY_RESULT;
+    bool brings_payload =
+        e->body_case == MOOTHALL__ENVELOPE__BODY_SUBMIT || e->body_case == MOOTHALL__ENVELOPE__BODY_RESULT;
 
     if (!brings_payload && payload.size)
         return no(err, "payload", "is not empty, and this kind of message has none");

@@ -11,14 +11,22 @@
 struct core_config core_config_default(void)
 {
     return (struct core_config){
-        .lease_ms = 15000, .heartbeat_ms = 1000, .settle_ms = 2000, .attempts_max = 5, .infra_max = 20,
-        .backoff_ms = 1000, .backoff_max_ms = 600000, .jobs_max = 100 * 1000 * 1000, .payload_max = LINK_PAYLOAD_MAX,
-        .window = 256, .leases_max = 65536,
+        .lease_ms = 15000,
+        .heartbeat_ms = 1000,
+        .settle_ms = 2000,
+        .attempts_max = 5,
+        .infra_max = 20,
+        .backoff_ms = 1000,
+        .backoff_max_ms = 600000,
+        .jobs_max = 100 * 1000 * 1000,
+        .payload_max = LINK_PAYLOAD_MAX,
+        .window = 256,
+        .leases_max = 65536,
     };
 }
 
-struct core *core_new(const struct core_config *config, struct store *store, struct random *random, struct core_time now,
-                      struct err *err)
+struct core *core_new(const struct core_config *config, struct store *store, struct random *random,
+                      struct core_time now, struct err *err)
 {
     struct core *core = calloc(1, sizeof *core);
 
@@ -45,11 +53,13 @@ struct core *core_new(const struct core_config *config, struct store *store, str
     if (*config->family)
         text_copy(core->hall.family, sizeof core->hall.family, config->family);
     if (!workers_read_map(core)) {
-        err_set(err, ERR_INPUT, "the store's map of seats cannot be read; expected a Map of at most %d shards", SHARDS_MAX);
+        err_set(err, ERR_INPUT,
+                "the store's map of seats cannot be read; expected a Map of at most %d shards", SHARDS_MAX);
         core_free(core);
         return NULL;
     }
     workers_restore(core);
+    books_flush(&core->books);
     store->hall_put(store, &core->hall);
     return core;
 }

@@ -17,13 +17,13 @@
 struct core;
 
 struct core_config {
-    int workers;             /* expected; 0: whoever comes, see settle_ms */
+    int workers;                 /* expected; 0: whoever comes, see settle_ms */
     char family[FAMILY_MAX + 1]; /* pinned; empty: the lowest rung present */
     int64_t lease_ms, heartbeat_ms;
-    int64_t settle_ms;       /* nobody new for so long: deal to those who are here */
+    int64_t settle_ms; /* nobody new for so long: deal to those who are here */
     uint32_t attempts_max, infra_max;
     int64_t backoff_ms, backoff_max_ms;
-    int64_t jobs_max;        /* that have not ended */
+    int64_t jobs_max; /* that have not ended */
     uint32_t payload_max, window;
     size_t leases_max;
 };
@@ -57,8 +57,8 @@ struct event {
 
 /* Reads what it needs from the store (inside a transaction that the caller commits) and begins the next
  * broker epoch.  NULL when the store holds what this configuration cannot run, or has failed. */
-struct core *core_new(const struct core_config *config, struct store *store, struct random *random, struct core_time now,
-                      struct err *err);
+struct core *core_new(const struct core_config *config, struct store *store, struct random *random,
+                      struct core_time now, struct err *err);
 void core_free(struct core *core); /* NULL is fine */
 
 void core_step(struct core *core, const struct event *event, struct effects *effects);

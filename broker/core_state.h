@@ -21,17 +21,17 @@ enum {
 };
 
 struct worker {
-    bool here;          /* the slot is in use */
+    bool here; /* the slot is in use */
     struct offer offer;
     uint32_t pid;
-    uint64_t session;   /* 0: gone, its leases run on */
+    uint64_t session; /* 0: gone, its leases run on */
     int64_t heard_ms;
     uint32_t credit_jobs;
     uint64_t credit_bytes; /* 0: no bound */
     uint32_t held;
     uint64_t held_bytes;
-    bool alone;         /* works on a job that wants to be alone */
-    bool wants_map;     /* it came, and the map is not sent yet */
+    bool alone;     /* works on a job that wants to be alone */
+    bool wants_map; /* it came, and the map is not sent yet */
     uint64_t seated_epoch;
     uint32_t sequences;
     int32_t waiting_shard;
@@ -67,10 +67,10 @@ struct core {
     bool room;           /* for anything new */
 
     struct worker worker[WORKERS_MAX];
-    int worker_end; /* slots in use lie below */
+    int worker_end;       /* slots in use lie below */
     int64_t last_came_ms; /* when a worker came that was not here before */
-    bool opened;    /* every seat was filled once since the start */
-    bool open;      /* every seat is filled now */
+    bool opened;          /* every seat was filled once since the start */
+    bool open;            /* every seat is filled now */
     struct placement placement;
     uint32_t dealt_to;
     struct hall_row hall;
@@ -93,7 +93,7 @@ void workers_death(struct core *core, const struct event *event, struct effects 
 void workers_review(struct core *core, struct effects *effects); /* deals seats, opens and closes */
 void workers_restore(struct core *core);                         /* who held what when the broker ended */
 bool workers_read_map(struct core *core);
-struct worker *worker_of(struct core *core, uint64_t session);   /* NULL: not a worker's */
+struct worker *worker_of(struct core *core, uint64_t session); /* NULL: not a worker's */
 uint32_t worker_number(const struct core *core, const struct worker *worker);
 bool workers_may_lease(const struct core *core, const struct worker *worker);
 /* Why nothing is leased, for people; empty when leasing. */
@@ -101,13 +101,18 @@ void workers_waiting_for(const struct core *core, char *text, size_t size);
 
 /* jobs.c */
 void jobs_submit(struct core *core, const struct event *event, struct effects *effects);
-void jobs_result(struct core *core, struct worker *worker, const struct event *event, struct effects *effects);
-void jobs_release(struct core *core, struct worker *worker, const Moothall__Release *release, struct effects *effects);
+void jobs_result(struct core *core, struct worker *worker, const struct event *event,
+                 struct effects *effects);
+void jobs_release(struct core *core, struct worker *worker, const Moothall__Release *release,
+                  struct effects *effects);
 void jobs_expire(struct core *core, struct effects *effects);
 void jobs_due(struct core *core);
 void jobs_lease_out(struct core *core, struct effects *effects);
-void jobs_lose(struct core *core, struct lease lease, const char *reason, struct effects *effects); /* not in the table any more */
-void jobs_give_back(struct core *core, struct lease lease, struct effects *effects);                /* the same */
+void jobs_lose(struct core *core, struct lease lease, const char *reason,
+               struct effects *effects); /* not in the table any more */
+void jobs_forsake(struct core *core,
+                  struct job *job); /* leased before the broker's start, by nobody who can be waited for */
+void jobs_give_back(struct core *core, struct lease lease, struct effects *effects); /* the same */
 void jobs_send_lease(struct core *core, struct worker *worker, uint64_t fence, struct effects *effects);
 void jobs_damaged_entry(struct core *core, const struct entry *entry);
 Moothall__Counts *counts_message(struct effects *effects, const struct counts *counts);

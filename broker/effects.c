@@ -60,8 +60,8 @@ static struct effect *add(struct effects *effects, enum effect_kind kind, uint64
     return effect;
 }
 
-struct effect *effects_send(struct effects *effects, uint64_t session, uint64_t correlation, Moothall__Envelope__BodyCase kind,
-                            void *body, struct span payload)
+struct effect *effects_send(struct effects *effects, uint64_t session, uint64_t correlation,
+                            Moothall__Envelope__BodyCase kind, void *body, struct span payload)
 {
     struct effect *effect = add(effects, EFFECT_SEND, session);
 
@@ -80,8 +80,8 @@ void effects_end(struct effects *effects, uint64_t session)
     add(effects, EFFECT_END, session);
 }
 
-void effects_refuse(struct effects *effects, uint64_t session, uint64_t correlation, Moothall__RefusalCode code,
-                    uint32_t retry_after_ms, const char *format, ...)
+void effects_refuse(struct effects *effects, uint64_t session, uint64_t correlation,
+                    Moothall__RefusalCode code, uint32_t retry_after_ms, const char *format, ...)
 {
     Moothall__Refusal *refusal = effects_new(effects, &moothall__refusal__descriptor);
     char text[1024];
@@ -93,5 +93,6 @@ void effects_refuse(struct effects *effects, uint64_t session, uint64_t correlat
     refusal->code = code;
     refusal->text = effects_text(effects, text);
     refusal->retry_after_ms = retry_after_ms;
-    effects_send(effects, session, correlation, MOOTHALL__ENVELOPE__BODY_REFUSAL, refusal, (struct span){ 0 });
+    effects_send(effects, session, correlation, MOOTHALL__ENVELOPE__BODY_REFUSAL, refusal,
+                 (struct span){ 0 });
 }

@@ -29,7 +29,7 @@ struct effect {
 struct effects {
     struct arena arena;
     struct effect *first, *last;
-    bool stopped; /* the core's last: after it nothing comes */
+    bool stopped;      /* the core's last: after it nothing comes */
     char broken[1024]; /* with `stopped`: why, when the store failed */
 };
 
@@ -44,12 +44,13 @@ char *effects_text(struct effects *effects, const char *text);
 void *effects_new(struct effects *effects, const ProtobufCMessageDescriptor *type);
 
 /* body is in the arena (or constant); so is the payload. */
-struct effect *effects_send(struct effects *effects, uint64_t session, uint64_t correlation, Moothall__Envelope__BodyCase kind,
-                            void *body, struct span payload);
+struct effect *effects_send(struct effects *effects, uint64_t session, uint64_t correlation,
+                            Moothall__Envelope__BodyCase kind, void *body, struct span payload);
 void effects_drop(struct effects *effects, uint64_t session, uint64_t fence);
 void effects_end(struct effects *effects, uint64_t session);
 
-void effects_refuse(struct effects *effects, uint64_t session, uint64_t correlation, Moothall__RefusalCode code,
-                    uint32_t retry_after_ms, const char *format, ...) __attribute__((format(printf, 6, 7)));
+void effects_refuse(struct effects *effects, uint64_t session, uint64_t correlation,
+                    Moothall__RefusalCode code, uint32_t retry_after_ms, const char *format, ...)
+    __attribute__((format(printf, 6, 7)));
 
 #endif

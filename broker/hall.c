@@ -22,16 +22,16 @@
 
 enum {
     INBOX_MAX = 16384,
-    INBOX_BUSY = 12288,                     /* above this, questions are turned away and only work is taken in */
-    INBOX_BYTES_MAX = 256 * 1024 * 1024,    /* of payloads on their way to the core */
+    INBOX_BUSY = 12288,                  /* above this, questions are turned away and only work is taken in */
+    INBOX_BYTES_MAX = 256 * 1024 * 1024, /* of payloads on their way to the core */
     OUTBOX_MAX = 4096,
-    SPARE_MAX = 1024,                       /* messages kept for reuse */
-    RECEIVE_MAX = 512,                      /* messages taken in before answers are looked at again */
+    SPARE_MAX = 1024,  /* messages kept for reuse */
+    RECEIVE_MAX = 512, /* messages taken in before answers are looked at again */
     TURN_EVENTS_MAX = 2048,
     TURN_PAYLOAD_MAX = 8 * 1024 * 1024,
     TICK_MS = 50,
     SILENCE_BEATS = 5,
-    ASKED_MAX = 320,                        /* unanswered questions of one session: its window and some more */
+    ASKED_MAX = 320, /* unanswered questions of one session: its window and some more */
     BUSY_RETRY_MS = 100,
     SESSIONS_RETRY_MS = 5000,
     SHUTDOWN_RETRY_MS = 1000,
@@ -58,10 +58,10 @@ struct session {
     uint64_t id;
     struct link_peer peer; /* the key; bytes beyond its size are zero */
     Moothall__Role role;
-    bool open;             /* Welcome was sent */
-    bool warned;           /* a bad message of it was logged */
+    bool open;   /* Welcome was sent */
+    bool warned; /* a bad message of it was logged */
     bool probed;
-    int asked;             /* questions that are not answered yet */
+    int asked; /* questions that are not answered yet */
     int64_t heard_ms;
     char name[WORKER_NAME_MAX + 1];
     struct fences held;
@@ -79,9 +79,9 @@ struct hall {
     /* The rest belongs to the link thread. */
     struct session *by_peer, *by_id;
     uint64_t session_last;
-    size_t bytes_in;    /* payloads that the core has not given back */
+    size_t bytes_in; /* payloads that the core has not given back */
     struct core_time now;
-    int64_t tick_ms;    /* the next */
+    int64_t tick_ms; /* the next */
     struct inbound *free_list[SPARE_MAX];
     int free_count;
 };
@@ -325,7 +325,8 @@ static struct session *find_id(struct hall *hall, uint64_t id)
     return session;
 }
 
-static struct session *session_new(struct hall *hall, const struct link_peer *peer, const Moothall__Hello *hello)
+static struct session *session_new(struct hall *hall, const struct link_peer *peer,
+                                   const Moothall__Hello *hello)
 {
     struct session *session = must(calloc(1, sizeof *session));
 
@@ -359,7 +360,8 @@ static void session_ended(struct hall *hall, struct session *session, const char
 
 /* ---- answers of the link thread itself ---------------------------------------------------------------- */
 
-static bool send_to(struct hall *hall, const struct link_peer *peer, Moothall__Envelope__BodyCase kind, void *body, uint64_t correlation)
+static bool send_to(struct hall *hall, const struct link_peer *peer, Moothall__Envelope__BodyCase kind,
+                    void *body, uint64_t correlation)
 {
     Moothall__Envelope envelope;
 
@@ -374,8 +376,8 @@ static bool send_pong(struct hall *hall, const struct link_peer *peer, uint64_t 
     return send_to(hall, peer, MOOTHALL__ENVELOPE__BODY_PONG, &pong, correlation);
 }
 
-static void send_refusal(struct hall *hall, const struct link_peer *peer, uint64_t correlation, Moothall__RefusalCode code,
-                         uint32_t retry_after_ms, const char *text)
+static void send_refusal(struct hall *hall, const struct link_peer *peer, uint64_t correlation,
+                         Moothall__RefusalCode code, uint32_t retry_after_ms, const char *text)
 {
     Moothall__Refusal refusal = MOOTHALL__REFUSAL__INIT;
     char copy[ERR_TEXT_MAX];
@@ -403,7 +405,8 @@ static bool answer_heartbeat(struct hall *hall, struct session *session, const M
     return sent;
 }
 
-/* ---- what arrives --------------------------------------------------------------------------------------- */
+/* ---- what arrives ---------------------------------------------------------------------------------------
+ */
 
 /* A worker that comes back under its name right after its process died: its old connection is tried, so that
  * the core does not take it for one that lives. */
@@ -412,8 +415,9 @@ static void probe_namesakes(struct hall *hall, const Moothall__Hello *hello)
     struct session *session, *next;
 
     HASH_ITER(by_id, hall->by_id, session, next)
-        if (session->role == MOOTHALL__ROLE__WORKER && !strcmp(session->name, hello->name) && !send_pong(hall, &session->peer, 0))
-            session_ended(hall, session, "its connection is gone");
+    if (session->role == MOOTHALL__ROLE__WORKER && !strcmp(session->name, hello->name) &&
+        !send_pong(hall, &session->peer, 0))
+        session_ended(hall, session, "its connection is gone");
 }
 
 static void on_hello(struct hall *hall, struct inbound *in)
@@ -426,15 +430,19 @@ static void on_hello(struct hall *hall, struct inbound *in)
     if (session)
         session_ended(hall, session, "it said Hello again");
     if (hello->minor_min > FRAME_MINOR || hello->minor_max < hello->minor_min) {
-        snprintf(text, sizeof text, "protocol %d.%" PRIu32 " to %d.%" PRIu32 " is spoken there, %d.0 to %d.%d here", FRAME_MAJOR,
+        snprintf(text, sizeof text,
+                 "protocol %d.%" PRIu32 " to %d.%" PRIu32 " is spoken there, %d.0 to %d.%d here", FRAME_MAJOR,
                  hello->minor_min, FRAME_MAJOR, hello->minor_max, FRAME_MAJOR, FRAME_MAJOR, FRAME_MINOR);
-        send_refusal(hall, peer, in->message.envelope->correlation, MOOTHALL__REFUSAL_CODE__BAD_VERSION, 0, text);
+        send_refusal(hall, peer, in->message.envelope->correlation, MOOTHALL__REFUSAL_CODE__BAD_VERSION, 0,
+                     text);
         recycle(hall, in);
         return;
     }
     if (HASH_CNT(by_id, hall->by_id) >= (unsigned)hall->config.sessions_max) {
-        snprintf(text, sizeof text, "%" PRId64 " sessions are open, as many as the broker has (sessions_max)", hall->config.sessions_max);
-        send_refusal(hall, peer, in->message.envelope->correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM, SESSIONS_RETRY_MS, text);
+        snprintf(text, sizeof text, "%" PRId64 " sessions are open, as many as the broker has (sessions_max)",
+                 hall->config.sessions_max);
+        send_refusal(hall, peer, in->message.envelope->correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM,
+                     SESSIONS_RETRY_MS, text);
         recycle(hall, in);
         return;
     }
@@ -461,7 +469,8 @@ static bool is_question(Moothall__Envelope__BodyCase kind)
     }
 }
 
-/* Too much is on its way already.  Questions are asked again later; what workers bring is never turned away. */
+/* Too much is on its way already.  Questions are asked again later; what workers bring is never turned away.
+ */
 static const char *too_much(struct hall *hall, const struct session *session, const struct inbound *in)
 {
     if (session->asked >= ASKED_MAX)
@@ -488,7 +497,8 @@ static void on_message(struct hall *hall, struct inbound *in)
             log_warn("message.bad", "name=\"%s\" fault=\"%s\"", session ? session->name : "", err.text);
         if (session)
             session->warned = true;
-        send_refusal(hall, &in->message.peer, e->correlation, MOOTHALL__REFUSAL_CODE__BAD_MESSAGE, 0, err.text);
+        send_refusal(hall, &in->message.peer, e->correlation, MOOTHALL__REFUSAL_CODE__BAD_MESSAGE, 0,
+                     err.text);
         recycle(hall, in);
         return;
     }
@@ -498,12 +508,14 @@ static void on_message(struct hall *hall, struct inbound *in)
     }
     if (!session) {
         if (kind != MOOTHALL__ENVELOPE__BODY_GOODBYE)
-            send_refusal(hall, &in->message.peer, e->correlation, MOOTHALL__REFUSAL_CODE__NEED_HELLO, 0, "this broker has no session with you: say Hello");
+            send_refusal(hall, &in->message.peer, e->correlation, MOOTHALL__REFUSAL_CODE__NEED_HELLO, 0,
+                         "this broker has no session with you: say Hello");
         recycle(hall, in);
         return;
     }
     if (!check_role(session->role, kind)) {
-        send_refusal(hall, &in->message.peer, e->correlation, MOOTHALL__REFUSAL_CODE__WRONG_ROLE, 0, "this kind of message is not for a session of this role");
+        send_refusal(hall, &in->message.peer, e->correlation, MOOTHALL__REFUSAL_CODE__WRONG_ROLE, 0,
+                     "this kind of message is not for a session of this role");
         recycle(hall, in);
         return;
     }
@@ -534,7 +546,8 @@ static void on_message(struct hall *hall, struct inbound *in)
     if (is_question(kind)) {
         why = too_much(hall, session, in);
         if (why) {
-            send_refusal(hall, &session->peer, e->correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM, BUSY_RETRY_MS, why);
+            send_refusal(hall, &session->peer, e->correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM, BUSY_RETRY_MS,
+                         why);
             recycle(hall, in);
             return;
         }
@@ -561,7 +574,8 @@ static bool receive(struct hall *hall)
     return false;
 }
 
-/* ---- what the core decided --------------------------------------------------------------------------------- */
+/* ---- what the core decided
+ * --------------------------------------------------------------------------------- */
 
 static void send_effect(struct hall *hall, const struct effect *effect)
 {
@@ -632,7 +646,8 @@ static bool send_answers(struct hall *hall, struct err *err)
     return going_on;
 }
 
-/* ---- time --------------------------------------------------------------------------------------------------- */
+/* ---- time
+ * --------------------------------------------------------------------------------------------------- */
 
 static void tick(struct hall *hall)
 {
@@ -640,7 +655,8 @@ static void tick(struct hall *hall)
     int64_t beat = hall->config.heartbeat_ms;
     struct inbound *in;
 
-    HASH_ITER(by_id, hall->by_id, session, next) {
+    HASH_ITER(by_id, hall->by_id, session, next)
+    {
         int64_t silent = hall->now.mono_ms - session->heard_ms;
 
         if (silent > SILENCE_BEATS * beat) {
@@ -660,11 +676,13 @@ static void tick(struct hall *hall)
     hall->tick_ms = hall->now.mono_ms + TICK_MS;
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------------------ */
+/* ---- the whole
+ * ------------------------------------------------------------------------------------------------ */
 
 bool hall_open(struct hall **out, const struct broker_config *config, struct err *err)
 {
-    struct store_options options = { .ballast_bytes = config->ballast_bytes, .hall = random_next(&system_random) | 1 };
+    struct store_options options = { .ballast_bytes = config->ballast_bytes,
+                                     .hall = random_next(&system_random) | 1 };
     struct core_config core = broker_config_core(config);
     struct hall *hall = must(calloc(1, sizeof *hall));
 
@@ -705,7 +723,7 @@ void hall_free(struct hall *hall)
     while (hall->free_count)
         inbound_free(hall->free_list[--hall->free_count]);
     HASH_ITER(by_id, hall->by_id, session, next)
-        session_free(hall, session);
+    session_free(hall, session);
     link_free(hall->link);
     link_context_free(hall->context);
     core_free(hall->core);
@@ -736,7 +754,8 @@ static void say_farewell(struct hall *hall)
     struct session *session, *next;
 
     HASH_ITER(by_id, hall->by_id, session, next)
-        send_refusal(hall, &session->peer, 0, MOOTHALL__REFUSAL_CODE__SHUTTING_DOWN, SHUTDOWN_RETRY_MS, "the broker is shutting down");
+    send_refusal(hall, &session->peer, 0, MOOTHALL__REFUSAL_CODE__SHUTTING_DOWN, SHUTDOWN_RETRY_MS,
+                 "the broker is shutting down");
     /* On a busy machine a connection that is closed at once can take with it what was sent last. */
     if (hall->by_id)
         usleep(FAREWELL_US);
@@ -761,7 +780,11 @@ bool hall_run(struct hall *hall, int stop_fd, int control_fd, struct err *err)
         if (stopping)
             link_wait(NULL, 0, fds, 1, TICK_MS, ready);
         else
-            link_wait(links, drained ? 1 : 0, fds, control_fd >= 0 ? 4 : 3, drained ? wait < 0 ? 0 : (int)wait : queue_count(hall->inbox) >= INBOX_BUSY ? 1 : 0, ready);
+            link_wait(links, drained ? 1 : 0, fds, control_fd >= 0 ? 4 : 3,
+                      drained                                  ? wait < 0 ? 0 : (int)wait
+                      : queue_count(hall->inbox) >= INBOX_BUSY ? 1
+                                                               : 0,
+                      ready);
         hall->now = time_now();
         take_back(hall);
         if (!send_answers(hall, err))
@@ -772,12 +795,15 @@ bool hall_run(struct hall *hall, int stop_fd, int control_fd, struct err *err)
         if (drained && hall->now.mono_ms >= hall->tick_ms)
             tick(hall);
         {
-            struct pollfd stop[2] = { { .fd = stop_fd, .events = POLLIN }, { .fd = control_fd, .events = POLLIN } };
+            struct pollfd stop[2] = { { .fd = stop_fd, .events = POLLIN },
+                                      { .fd = control_fd, .events = POLLIN } };
 
-            if (poll(stop, control_fd >= 0 ? 2 : 1, 0) > 0 && (stop[0].revents || (stop[1].revents && is_over(control_fd)))) {
+            if (poll(stop, control_fd >= 0 ? 2 : 1, 0) > 0 &&
+                (stop[0].revents || (stop[1].revents && is_over(control_fd)))) {
                 struct inbound *in = inbound_new(hall);
 
-                log_info("broker.stopping", "reason=\"%s\"", stop[0].revents ? "asked to" : "its starter is gone");
+                log_info("broker.stopping", "reason=\"%s\"",
+                         stop[0].revents ? "asked to" : "its starter is gone");
                 in->message.envelope = NULL;
                 in->message.payload = (struct span){ 0 };
                 in->event = (struct event){ .kind = EVENT_TICK, .at = hall->now };

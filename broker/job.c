@@ -13,7 +13,7 @@ static const struct {
     { JOB_NONE, CAUSE_REFUSED, JOB_FAILED },
 
     { JOB_READY, CAUSE_LEASED, JOB_LEASED },
-    { JOB_READY, CAUSE_FINISHED, JOB_DONE },     /* late, and the first */
+    { JOB_READY, CAUSE_FINISHED, JOB_DONE }, /* late, and the first */
     { JOB_READY, CAUSE_AT_FAULT, JOB_FAILED },
     { JOB_READY, CAUSE_SUPERSEDED, JOB_CANCELLED },
     { JOB_READY, CAUSE_DAMAGED, JOB_DEAD },
@@ -28,7 +28,7 @@ static const struct {
     { JOB_LEASED, CAUSE_DAMAGED, JOB_DEAD },
 
     { JOB_DELAYED, CAUSE_DUE, JOB_READY },
-    { JOB_DELAYED, CAUSE_FINISHED, JOB_DONE },   /* late, and the first */
+    { JOB_DELAYED, CAUSE_FINISHED, JOB_DONE }, /* late, and the first */
     { JOB_DELAYED, CAUSE_AT_FAULT, JOB_FAILED },
     { JOB_DELAYED, CAUSE_SUPERSEDED, JOB_CANCELLED },
 
@@ -38,7 +38,7 @@ static const struct {
     { JOB_CANCELLED, CAUSE_RENEWED, JOB_READY },
     { JOB_EXPIRED, CAUSE_RENEWED, JOB_READY },
 
-    { JOB_DONE, CAUSE_REFUSED, JOB_FAILED },     /* a new generation that the client refused */
+    { JOB_DONE, CAUSE_REFUSED, JOB_FAILED }, /* a new generation that the client refused */
     { JOB_FAILED, CAUSE_REFUSED, JOB_FAILED },
     { JOB_DEAD, CAUSE_REFUSED, JOB_FAILED },
     { JOB_CANCELLED, CAUSE_REFUSED, JOB_FAILED },
@@ -60,13 +60,14 @@ enum job_state job_next(enum job_state from, enum job_cause cause)
 
 const char *job_state_name(enum job_state state)
 {
-    static const char *const names[JOB_STATES] = { "none", "ready", "leased", "delayed", "done", "failed", "dead", "cancelled", "expired" };
+    static const char *const names[JOB_STATES] = { "none",   "ready", "leased",    "delayed", "done",
+                                                   "failed", "dead",  "cancelled", "expired" };
 
     return state < JOB_STATES ? names[state] : "none";
 }
 
-void job_digest(uint8_t digest[JOB_DIGEST_SIZE], const char *endpoint, const char *custom_id, uint64_t seed, bool refused,
-                struct span body)
+void job_digest(uint8_t digest[JOB_DIGEST_SIZE], const char *endpoint, const char *custom_id, uint64_t seed,
+                bool refused, struct span body)
 {
     crypto_generichash_state state;
     uint8_t fixed[9];

@@ -39,7 +39,7 @@ enum job_state {
 
 enum job_cause {
     CAUSE_SUBMITTED,
-    CAUSE_REFUSED,    /* submitted as failed: the client found the line wrong */
+    CAUSE_REFUSED, /* submitted as failed: the client found the line wrong */
     CAUSE_LEASED,
     CAUSE_FINISHED,
     CAUSE_AT_FAULT,
@@ -63,16 +63,16 @@ struct job {
     uint64_t seed;
     uint32_t generation; /* from 1 */
     enum job_state state;
-    int band;            /* 0 high, 1 normal, 2 low */
-    int64_t position;    /* in the batch; JOB_NO_POSITION when another job took its place */
+    int band;         /* 0 high, 1 normal, 2 low */
+    int64_t position; /* in the batch; JOB_NO_POSITION when another job took its place */
     uint32_t attempt, infra;
-    uint32_t leases;     /* how often it was leased, in all generations: the low part of its fences */
+    uint32_t leases; /* how often it was leased, in all generations: the low part of its fences */
     char worker[WORKER_NAME_MAX + 1]; /* who holds it, or held it last */
     uint64_t incarnation;
-    int64_t run_at_ms;   /* wall clock; of a delayed job */
+    int64_t run_at_ms; /* wall clock; of a delayed job */
     int64_t created_ms, leased_ms;
-    int64_t entry;       /* number of the newest generation's entry; 0 while it has not ended */
-    uint32_t size;       /* bytes of the body */
+    int64_t entry; /* number of the newest generation's entry; 0 while it has not ended */
+    uint32_t size; /* bytes of the body */
     uint8_t digest[JOB_DIGEST_SIZE];
     char reason[JOB_REASON_MAX + 1]; /* of the last failure or loss */
 };
@@ -88,8 +88,8 @@ static inline bool job_ended(enum job_state state)
 const char *job_state_name(enum job_state state);
 
 /* What "the same body" means: the bytes and all that belongs to them. */
-void job_digest(uint8_t digest[JOB_DIGEST_SIZE], const char *endpoint, const char *custom_id, uint64_t seed, bool refused,
-                struct span body);
+void job_digest(uint8_t digest[JOB_DIGEST_SIZE], const char *endpoint, const char *custom_id, uint64_t seed,
+                bool refused, struct span body);
 
 /* A fence names its job and counts its leases, so it is new for every lease, also after a restart,
  * and a late result finds its job without a table.  Twenty bits: a job is dead long before. */

@@ -8,9 +8,9 @@
 #include "broker/core_state.h"
 
 enum {
-    LOOKED_AT = 64,      /* jobs of a band's window that are looked at for one that can be leased */
+    LOOKED_AT = 64, /* jobs of a band's window that are looked at for one that can be leased */
     DUE_ROUNDS = 16,
-    
+
 };
 
 /* What an end puts into its entry beside the job's own. */
@@ -26,7 +26,8 @@ struct ending {
 
 static void to_window(struct core *core, const struct job *job)
 {
-    window_offer(&core->window[job->band], (struct waiting){ .seq = job->seq, .size = job->size, .alone = job->infra >= ALONE_FROM });
+    window_offer(&core->window[job->band],
+                 (struct waiting){ .seq = job->seq, .size = job->size, .alone = job->infra >= ALONE_FROM });
 }
 
 /* Another state, with the counts.  The caller stores the job. */
@@ -43,10 +44,20 @@ static void change(struct job *job, struct batch *batch, enum job_cause cause)
 static void end(struct core *core, struct job *job, struct batch *batch, const struct ending *how)
 {
     struct entry entry = {
-        .queue = batch->row.queue, .number = ++batch->queue->row.entries, .job = job->seq, .batch = job->batch,
-        .generation = job->generation, .status_code = how->status_code, .attempt = job->attempt, .infra = job->infra,
-        .seed = job->seed, .created_ms = job->created_ms, .leased_ms = job->leased_ms, .finished_ms = core->now.wall_ms,
-        .prompt_tokens = how->prompt_tokens, .generated_tokens = how->generated_tokens,
+        .queue = batch->row.queue,
+        .number = ++batch->queue->row.entries,
+        .job = job->seq,
+        .batch = job->batch,
+        .generation = job->generation,
+        .status_code = how->status_code,
+        .attempt = job->attempt,
+        .infra = job->infra,
+        .seed = job->seed,
+        .created_ms = job->created_ms,
+        .leased_ms = job->leased_ms,
+        .finished_ms = core->now.wall_ms,
+        .prompt_tokens = how->prompt_tokens,
+        .generated_tokens = how->generated_tokens,
     };
 
     change(job, batch, how->cause);
@@ -100,14 +111,16 @@ void jobs_lose(struct core *core, struct lease lease, const char *reason, struct
     job.infra++;
     text_copy(job.reason, sizeof job.reason, reason);
     if (job.infra >= core->config.infra_max) {
-        snprintf(text, sizeof text, "%" PRIu32 " workers were lost while they held it; the last: %s", job.infra, job.reason);
+        snprintf(text, sizeof text, "%" PRIu32 " workers were lost while they held it; the last: %s",
+                 job.infra, job.reason);
         end(core, &job, batch, &(struct ending){ .cause = CAUSE_SPENT, .reason = text });
     } else {
         change(&job, batch, CAUSE_LOST);
         to_window(core, &job);
     }
     core->store->job_move(core->store, &job);
-    log_info("job.lost", "job=%s infra=%" PRIu32 " state=%s reason=\"%s\"", job.id, job.infra, job_state_name(job.state), reason);
+    log_info("job.lost", "job=%s infra=%" PRIu32 " state=%s reason=\"%s\"", job.id, job.infra,
+             job_state_name(job.state), reason);
 }
 
 void jobs_give_back(struct core *core, struct lease lease, struct effects *effects)
@@ -123,12 +136,26 @@ void jobs_give_back(struct core *core, struct lease lease, struct effects *effec
     core->store->job_move(core->store, &job);
 }
 
-void jobs_release(struct core *core, struct worker *worker, const Moothall__Release *release, struct effects *effects)
+void jobs_forsake(struct core *core, struct job *job)
+{
+    struct batch *batch = books_batch_id(&core->books, job->batch);
+
+    if (!batch)
+        return;
+    job->infra++;
+    change(job, batch, CAUSE_LOST);
+    core->store->job_move(core->store, job);
+    to_window(core, job);
+}
+
+void jobs_release(struct core *core, struct worker *worker, const Moothall__Release *release,
+                  struct effects *effects)
 {
     struct lease lease;
 
     for (size_t i = 0; i < release->n_fence; i++)
-        if (lease_find(core->leases, release->fence[i], &lease) && lease.worker == worker_number(core, worker)) {
+        if (lease_find(core->leases, release->fence[i], &lease) &&
+            lease.worker == worker_number(core, worker)) {
             lease_remove(core->leases, lease.fence);
             jobs_give_back(core, lease, effects);
         }
@@ -142,7 +169,8 @@ void jobs_expire(struct core *core, struct effects *effects)
     while (lease_expire(core->leases, core->now.mono_ms, &lease)) {
         const struct worker *worker = &core->worker[lease.worker];
 
-        snprintf(reason, sizeof reason, "worker %s did not renew its lease for %" PRId64 " ms", worker->offer.name, core->config.lease_ms);
+        snprintf(reason, sizeof reason, "worker %s did not renew its lease for %" PRId64 " ms",
+                 worker->offer.name, core->config.lease_ms);
         jobs_lose(core, lease, reason, effects);
     }
 }
@@ -152,7 +180,8 @@ void jobs_due(struct core *core)
     int64_t seq[LOOKED_AT];
     int n = 0;
 
-    if (core->now.wall_ms < core->next_due_ms && core->next_due_ms <= core->now.wall_ms + core->config.backoff_max_ms)
+    if (core->now.wall_ms < core->next_due_ms &&
+        core->next_due_ms <= core->now.wall_ms + core->config.backoff_max_ms)
         return;
     if (core->next_due_ms == INT64_MAX)
         return;
@@ -162,7 +191,8 @@ void jobs_due(struct core *core)
             struct batch *batch;
             struct job job;
 
-            if (!core->store->job_get(core->store, seq[i], &job) || !(batch = books_batch_id(&core->books, job.batch)))
+            if (!core->store->job_get(core->store, seq[i], &job) ||
+                !(batch = books_batch_id(&core->books, job.batch)))
                 return;
             change(&job, batch, CAUSE_DUE);
             core->store->job_move(core->store, &job);
@@ -180,7 +210,7 @@ struct submission {
     const Moothall__Submit *m;
     struct batch *batch; /* NULL until something of it has to be stored */
     bool room;
-    int64_t live;        /* jobs that have not ended */
+    int64_t live; /* jobs that have not ended */
     char reason[JOB_REASON_MAX + 1];
 };
 
@@ -204,7 +234,8 @@ static bool admit(struct core *core, struct submission *s)
         return false;
     }
     if (s->live >= core->config.jobs_max) {
-        first_reason(s, "the broker holds %" PRId64 " unfinished jobs, as many as it may (jobs_max)", s->live);
+        first_reason(s, "the broker holds %" PRId64 " unfinished jobs, as many as it may (jobs_max)",
+                     s->live);
         return false;
     }
     return true;
@@ -212,7 +243,8 @@ static bool admit(struct core *core, struct submission *s)
 
 static const int band_of[] = { 1, 0, 2 }; /* by the wire's priority: normal, high, low */
 
-static void fill(struct core *core, struct job *job, const Moothall__NewJob *m, const uint8_t digest[JOB_DIGEST_SIZE])
+static void fill(struct core *core, struct job *job, const Moothall__NewJob *m,
+                 const uint8_t digest[JOB_DIGEST_SIZE])
 {
     text_copy(job->custom_id, sizeof job->custom_id, m->custom_id);
     text_copy(job->endpoint, sizeof job->endpoint, m->endpoint);
@@ -228,13 +260,16 @@ static void fill(struct core *core, struct job *job, const Moothall__NewJob *m, 
 }
 
 /* Ready, or failed at once when the client refused it. */
-static void start(struct core *core, struct job *job, struct batch *batch, const Moothall__NewJob *m, struct span body, enum job_cause cause)
+static void start(struct core *core, struct job *job, struct batch *batch, const Moothall__NewJob *m,
+                  struct span body, enum job_cause cause)
 {
     job->entry = 0;
     if (m->refused) {
         end(core, job, batch,
-            &(struct ending){ .cause = CAUSE_REFUSED, .status_code = m->status_code ? m->status_code : 400,
-                              .reason = "the request was refused before it was submitted", .body = body });
+            &(struct ending){ .cause = CAUSE_REFUSED,
+                              .status_code = m->status_code ? m->status_code : 400,
+                              .reason = "the request was refused before it was submitted",
+                              .body = body });
     } else {
         change(job, batch, cause);
         to_window(core, job);
@@ -260,9 +295,12 @@ static void clear_position(struct core *core, struct batch *batch, int64_t posit
         batch_unended(batch, position);
 }
 
-static void add_new(struct core *core, struct submission *s, const Moothall__NewJob *m, const uint8_t digest[JOB_DIGEST_SIZE], struct span body)
+static void add_new(struct core *core, struct submission *s, const Moothall__NewJob *m,
+                    const uint8_t digest[JOB_DIGEST_SIZE], struct span body)
 {
-    struct job job = { .seq = ++core->seq_last, .batch = s->batch->row.id, .generation = 1, .position = m->position };
+    struct job job = {
+        .seq = ++core->seq_last, .batch = s->batch->row.id, .generation = 1, .position = m->position
+    };
 
     text_copy(job.id, sizeof job.id, m->id);
     clear_position(core, s->batch, job.position);
@@ -299,7 +337,8 @@ static void renew(struct core *core, struct submission *s, struct job *job, cons
             lease_remove(core->leases, lease.fence);
             leave_holder(core, lease, true, effects);
         }
-        end(core, job, s->batch, &(struct ending){ .cause = CAUSE_SUPERSEDED, .reason = "superseded by an update" });
+        end(core, job, s->batch,
+            &(struct ending){ .cause = CAUSE_SUPERSEDED, .reason = "superseded by an update" });
     }
     batch_unended(s->batch, job->position);
     job->generation++;
@@ -308,8 +347,8 @@ static void renew(struct core *core, struct submission *s, struct job *job, cons
     core->store->job_renew(core->store, job, body);
 }
 
-static Moothall__Acceptance submit_one(struct core *core, struct submission *s, const Moothall__NewJob *m, struct span body,
-                                       struct effects *effects)
+static Moothall__Acceptance submit_one(struct core *core, struct submission *s, const Moothall__NewJob *m,
+                                       struct span body, struct effects *effects)
 {
     uint8_t digest[JOB_DIGEST_SIZE];
     struct job job;
@@ -328,7 +367,8 @@ static Moothall__Acceptance submit_one(struct core *core, struct submission *s, 
         first_reason(s, "job %s is known with another body", m->id);
         return MOOTHALL__ACCEPTANCE__CONFLICT;
     }
-    renews = !same || (s->m->mode == MOOTHALL__SUBMIT_MODE__RETRY && job_ended(job.state) && job.state != JOB_DONE);
+    renews = !same ||
+             (s->m->mode == MOOTHALL__SUBMIT_MODE__RETRY && job_ended(job.state) && job.state != JOB_DONE);
     if (renews && !admit(core, s))
         return MOOTHALL__ACCEPTANCE__TURNED_AWAY;
     if (job.position != m->position)
@@ -359,13 +399,15 @@ void jobs_submit(struct core *core, const struct event *event, struct effects *e
     if (!queue && s.room) {
         queue = books_queue_make(&core->books, m->queue);
         if (!queue) {
-            effects_refuse(effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM, 0,
-                           "queue `%s` would be one more than the %d that a broker holds", m->queue, QUEUES_MAX);
+            effects_refuse(
+                effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM, 0,
+                "queue `%s` would be one more than the %d that a broker holds", m->queue, QUEUES_MAX);
             return;
         }
     }
     if (queue)
-        s.batch = s.room ? books_batch_make(&core->books, queue, m->batch, core->now.wall_ms) : books_batch(&core->books, queue, m->batch);
+        s.batch = s.room ? books_batch_make(&core->books, queue, m->batch, core->now.wall_ms)
+                         : books_batch(&core->books, queue, m->batch);
     if (s.batch && s.batch->row.total != m->batch_total && s.room) {
         s.batch->row.total = m->batch_total;
         s.batch->changed = true;
@@ -373,11 +415,13 @@ void jobs_submit(struct core *core, const struct event *event, struct effects *e
     answer->n_acceptance = m->n_job;
     answer->acceptance = effects_take(effects, m->n_job * sizeof *answer->acceptance);
     for (size_t i = 0; i < m->n_job; i++) {
-        answer->acceptance[i] = submit_one(core, &s, m->job[i], span_of(event->payload.data + at, m->job[i]->size), effects);
+        answer->acceptance[i] =
+            submit_one(core, &s, m->job[i], span_of(event->payload.data + at, m->job[i]->size), effects);
         at += m->job[i]->size;
     }
     answer->reason = effects_text(effects, s.reason);
-    effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_SUBMITTED, answer, (struct span){ 0 });
+    effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_SUBMITTED,
+                 answer, (struct span){ 0 });
 }
 
 /* ---- lease --------------------------------------------------------------------------------------------- */
@@ -385,11 +429,14 @@ void jobs_submit(struct core *core, const struct event *event, struct effects *e
 static void damaged(struct core *core, struct job *job, struct batch *batch)
 {
     log_error("job.damaged", "job=%s seq=%" PRId64, job->id, job->seq);
-    end(core, job, batch, &(struct ending){ .cause = CAUSE_DAMAGED, .reason = "the stored request is damaged: its checksum is wrong" });
+    end(core, job, batch,
+        &(struct ending){ .cause = CAUSE_DAMAGED,
+                          .reason = "the stored request is damaged: its checksum is wrong" });
     core->store->job_move(core->store, job);
 }
 
-static void send_lease(struct worker *worker, const struct job *job, const struct batch *batch, struct span body, struct effects *effects)
+static void send_lease(struct worker *worker, const struct job *job, const struct batch *batch,
+                       struct span body, struct effects *effects)
 {
     Moothall__Lease *m = effects_new(effects, &moothall__lease__descriptor);
 
@@ -428,18 +475,19 @@ static bool has_credit(const struct core *core, const struct worker *worker, uin
 {
     if (!workers_may_lease(core, worker) || worker->alone || worker->held >= worker->credit_jobs)
         return false;
-    return worker->held == 0 || worker->credit_bytes == 0 || worker->held_bytes + size <= worker->credit_bytes;
+    return worker->held == 0 || worker->credit_bytes == 0 ||
+           worker->held_bytes + size <= worker->credit_bytes;
 }
 
 /* The one with the fewest jobs in hand, so that all are busy before one is full. */
-static struct worker *idlest(struct core *core, const struct worker *not, uint32_t size)
+static struct worker *idlest(struct core *core, const struct worker * not, uint32_t size)
 {
     struct worker *best = NULL;
 
     for (int i = 0; i < core->worker_end; i++) {
         struct worker *w = &core->worker[i];
 
-        if (w != not && has_credit(core, w, size) && (!best || w->held < best->held))
+        if (w != not &&has_credit(core, w, size) && (!best || w->held < best->held))
             best = w;
     }
     return best;
@@ -459,7 +507,8 @@ static void refill(struct core *core, int band)
 }
 
 /* The oldest job of the band that some worker can take now. */
-static bool match(struct core *core, int band, struct waiting *job, struct worker **worker, struct worker **kept)
+static bool match(struct core *core, int band, struct waiting *job, struct worker **worker,
+                  struct worker **kept)
 {
     struct window *window = &core->window[band];
 
@@ -481,9 +530,11 @@ static bool match(struct core *core, int band, struct waiting *job, struct worke
     return false;
 }
 
-static bool grant(struct core *core, int band, struct waiting waiting, struct worker *worker, struct effects *effects)
+static bool grant(struct core *core, int band, struct waiting waiting, struct worker *worker,
+                  struct effects *effects)
 {
-    struct lease lease = { .worker = worker_number(core, worker), .deadline_ms = core->now.mono_ms + core->config.lease_ms };
+    struct lease lease = { .worker = worker_number(core, worker),
+                           .deadline_ms = core->now.mono_ms + core->config.lease_ms };
     struct batch *batch;
     struct span body;
     struct job job;
@@ -491,7 +542,8 @@ static bool grant(struct core *core, int band, struct waiting waiting, struct wo
     if (lease_count(core->leases) >= core->config.leases_max)
         return false;
     window_remove(&core->window[band], waiting.seq);
-    if (!core->store->job_get(core->store, waiting.seq, &job) || job.state != JOB_READY || !(batch = books_batch_id(&core->books, job.batch)))
+    if (!core->store->job_get(core->store, waiting.seq, &job) || job.state != JOB_READY ||
+        !(batch = books_batch_id(&core->books, job.batch)))
         return true;
     if (!core->store->body(core->store, job.seq, &effects->arena, &body)) {
         damaged(core, &job, batch);
@@ -542,7 +594,8 @@ void jobs_lease_out(struct core *core, struct effects *effects)
     }
 }
 
-/* ---- result ------------------------------------------------------------------------------------------------ */
+/* ---- result
+ * ------------------------------------------------------------------------------------------------ */
 
 static void hinder(struct core *core, struct job *job, struct batch *batch, const Moothall__Result *m)
 {
@@ -569,11 +622,14 @@ static void hinder(struct core *core, struct job *job, struct batch *batch, cons
         core->next_due_ms = job->run_at_ms;
 }
 
-/* Records it when it is the first of its generation.  The lease that brought it, or that it makes needless, ends. */
-static bool record(struct core *core, struct worker *worker, const Moothall__Result *m, struct span body, struct effects *effects)
+/* Records it when it is the first of its generation.  The lease that brought it, or that it makes needless,
+ * ends. */
+static bool record(struct core *core, struct worker *worker, const Moothall__Result *m, struct span body,
+                   struct effects *effects)
 {
-    enum job_cause cause = m->outcome == MOOTHALL__OUTCOME__FINISHED ? CAUSE_FINISHED
-                         : m->outcome == MOOTHALL__OUTCOME__AT_FAULT ? CAUSE_AT_FAULT : CAUSE_HINDERED;
+    enum job_cause cause = m->outcome == MOOTHALL__OUTCOME__FINISHED   ? CAUSE_FINISHED
+                           : m->outcome == MOOTHALL__OUTCOME__AT_FAULT ? CAUSE_AT_FAULT
+                                                                       : CAUSE_HINDERED;
     struct job job;
     struct lease lease;
     struct batch *batch;
@@ -601,9 +657,14 @@ static bool record(struct core *core, struct worker *worker, const Moothall__Res
         if (*m->numerics)
             text_copy(core->numerics, sizeof core->numerics, m->numerics);
         end(core, &job, batch,
-            &(struct ending){ .cause = cause, .status_code = status, .reason = m->reason, .numerics = m->numerics,
-                              .worker = worker->offer.name, .prompt_tokens = m->prompt_tokens,
-                              .generated_tokens = m->generated_tokens, .body = body });
+            &(struct ending){ .cause = cause,
+                              .status_code = status,
+                              .reason = m->reason,
+                              .numerics = m->numerics,
+                              .worker = worker->offer.name,
+                              .prompt_tokens = m->prompt_tokens,
+                              .generated_tokens = m->generated_tokens,
+                              .body = body });
     }
     core->store->job_move(core->store, &job);
     return true;
@@ -618,10 +679,12 @@ void jobs_result(struct core *core, struct worker *worker, const struct event *e
     answer->job = effects_text(effects, m->job);
     answer->generation = m->generation;
     answer->fence = m->fence;
-    effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_STORED, answer, (struct span){ 0 });
+    effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_STORED,
+                 answer, (struct span){ 0 });
 }
 
-/* ---- damage found while reading ------------------------------------------------------------------------------- */
+/* ---- damage found while reading
+ * ------------------------------------------------------------------------------- */
 
 void jobs_damaged_entry(struct core *core, const struct entry *entry)
 {
@@ -633,7 +696,8 @@ void jobs_damaged_entry(struct core *core, const struct entry *entry)
         return;
     log_error("entry.damaged", "job=%s entry=%" PRId64, entry->id, entry->number);
     core->store->entry_flag(core->store, entry->queue, entry->number, JOB_DEAD, reason);
-    if (job.generation == entry->generation && job_next(job.state, CAUSE_DAMAGED) == JOB_DEAD && job_ended(job.state)) {
+    if (job.generation == entry->generation && job_next(job.state, CAUSE_DAMAGED) == JOB_DEAD &&
+        job_ended(job.state)) {
         change(&job, batch, CAUSE_DAMAGED); /* so that a retry can make it anew */
         text_copy(job.reason, sizeof job.reason, reason);
         core->store->job_move(core->store, &job);

@@ -77,7 +77,8 @@ int main(int argc, char **argv)
         return fail(&err);
     printf("listening on %s\n", hall_endpoint(hall));
     fflush(stdout);
-    log_info("broker.ready", "endpoint=%s store=\"%s\" pid=%ld", hall_endpoint(hall), config.store, (long)getpid());
+    log_info("broker.ready", "endpoint=%s store=\"%s\" pid=%ld", hall_endpoint(hall), config.store,
+             (long)getpid());
     ok = hall_run(hall, stop_fd, (int)config.control_fd, &err);
     hall_free(hall);
     close(stop_fd);

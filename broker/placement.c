@@ -10,7 +10,9 @@ static int64_t room_of(const struct offer *offer)
 {
     if (offer->shard_bytes == 0)
         return SHARDS_MAX;
-    return (int64_t)(offer->memory_bytes / offer->shard_bytes < SHARDS_MAX ? offer->memory_bytes / offer->shard_bytes : SHARDS_MAX);
+    return (int64_t)(offer->memory_bytes / offer->shard_bytes < SHARDS_MAX
+                         ? offer->memory_bytes / offer->shard_bytes
+                         : SHARDS_MAX);
 }
 
 int64_t placement_capacity(const struct offer *offers, int count)
@@ -72,7 +74,8 @@ static int compare_offers(const void *a, const void *b)
     return compare_names((*x)->name, (*y)->name);
 }
 
-bool placement_deal(struct placement *placement, const struct offer *offers, int count, const char *family, struct err *err)
+bool placement_deal(struct placement *placement, const struct offer *offers, int count, const char *family,
+                    struct err *err)
 {
     const struct offer *order[WORKERS_MAX];
     int64_t room[WORKERS_MAX], share[WORKERS_MAX], left, memory = 0;
@@ -104,7 +107,8 @@ bool placement_deal(struct placement *placement, const struct offer *offers, int
         double best_need = 0;
 
         for (int i = 0; i < count; i++) {
-            double part = memory ? (double)(order[i]->memory_bytes >> 16) * shards / (double)memory : (double)shards / count;
+            double part = memory ? (double)(order[i]->memory_bytes >> 16) * shards / (double)memory
+                                 : (double)shards / count;
             double need = part - (double)share[i];
 
             if (share[i] < room[i] && (best < 0 || need > best_need)) {

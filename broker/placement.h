@@ -1,9 +1,9 @@
 /* placement - who holds which shard.
  *
  * Pure: what the workers offer in, seats out.  Shards are dealt once, contiguous, in proportion to
- * the memory offered, to workers in the order of their names, so the same hall deals the same way.  A seat belongs to a name:
- * a worker that comes with the name of one that is gone takes its seats, and the epoch grows.
- * Workers beyond those that were dealt to are spares: they hold nothing and still take leases. */
+ * the memory offered, to workers in the order of their names, so the same hall deals the same way.  A seat
+ * belongs to a name: a worker that comes with the name of one that is gone takes its seats, and the epoch
+ * grows. Workers beyond those that were dealt to are spares: they hold nothing and still take leases. */
 
 #ifndef BROKER_PLACEMENT_H
 #define BROKER_PLACEMENT_H
@@ -52,14 +52,16 @@ struct placement {
 /* How many shards these offers have memory for; more than shard_count where there is plenty. */
 int64_t placement_capacity(const struct offer *offers, int count);
 
-/* The highest family that all of them can run: the lowest rung among each one's best.  NULL when they have none in common. */
+/* The highest family that all of them can run: the lowest rung among each one's best.  NULL when they have
+ * none in common. */
 const char *placement_family(const struct offer *offers, int count);
 
 bool offer_has_family(const struct offer *offer, const char *family);
 
 /* Deals every shard anew, at the next epoch.  Offers are in any order; count > 0.  False when they
  * have not memory enough, with words that name what is missing. */
-bool placement_deal(struct placement *placement, const struct offer *offers, int count, const char *family, struct err *err);
+bool placement_deal(struct placement *placement, const struct offer *offers, int count, const char *family,
+                    struct err *err);
 
 enum placement_return {
     PLACEMENT_STRANGER, /* holds no seat */

@@ -154,8 +154,9 @@ struct store {
     bool (*job_get)(struct store *store, int64_t seq, struct job *job);
     int64_t (*job_at)(struct store *store, int64_t batch, int64_t position); /* its seq, or 0 */
     void (*job_add)(struct store *store, const struct job *job, struct span body);
-    void (*job_move)(struct store *store, const struct job *job);  /* its state and what goes with it */
-    void (*job_renew)(struct store *store, const struct job *job, struct span body); /* everything but id, batch, position */
+    void (*job_move)(struct store *store, const struct job *job); /* its state and what goes with it */
+    void (*job_renew)(struct store *store, const struct job *job,
+                      struct span body); /* everything but id, batch, position */
     void (*job_place)(struct store *store, int64_t seq, int64_t position);
     /* The body, in the arena.  False when its checksum is wrong (or it is not there). */
     bool (*body)(struct store *store, int64_t seq, struct arena *arena, struct span *body);
@@ -171,11 +172,14 @@ struct store {
 
     /* Results. */
     void (*entry_add)(struct store *store, const struct entry *entry, struct span body);
-    void (*entry_flag)(struct store *store, int64_t queue, int64_t number, enum job_state state, const char *reason);
-    /* Fills rows, and appends the bodies one after another.  A damaged body is left out (size 0, not intact). */
-    int (*entries)(struct store *store, const struct entry_query *query, struct entry *rows, struct buf *bodies);
+    void (*entry_flag)(struct store *store, int64_t queue, int64_t number, enum job_state state,
+                       const char *reason);
+    /* Fills rows, and appends the bodies one after another.  A damaged body is left out (size 0, not intact).
+     */
+    int (*entries)(struct store *store, const struct entry_query *query, struct entry *rows,
+                   struct buf *bodies);
 
-    bool (*cursor_get)(struct store *store, struct cursor_row *cursor); /* in: the three names */
+    bool (*cursor_get)(struct store *store, struct cursor_row *cursor);       /* in: the three names */
     bool (*cursor_put)(struct store *store, const struct cursor_row *cursor); /* false: CURSORS_MAX reached */
 
     /* One bounded slice.  batch_name empty: everything. */

@@ -20,13 +20,13 @@ enum {
     BUSY_MS = 500,               /* a killed broker's lock is gone at once; this is for a slow exit */
     CACHE_KIB = 64 * 1024,
     PAGE_BYTES = 4096,
-    WAL_PAGES_MAX = 4096,        /* checkpoint beyond 16 MiB ... */
-    WAL_PAGES_IDLE = 1024,       /* ... and when there is nothing else to do, beyond 4 MiB */
-    WAL_PAGES_TIGHT = 512,       /* ... and beyond 2 MiB on a disk with less than this free: */
+    WAL_PAGES_MAX = 4096,  /* checkpoint beyond 16 MiB ... */
+    WAL_PAGES_IDLE = 1024, /* ... and when there is nothing else to do, beyond 4 MiB */
+    WAL_PAGES_TIGHT = 512, /* ... and beyond 2 MiB on a disk with less than this free: */
     TIGHT_BYTES = 64 * 1024 * 1024,
-    SLACK_BYTES = 1024 * 1024,   /* for index pages and the like */
+    SLACK_BYTES = 1024 * 1024, /* for index pages and the like */
     BALLAST_LEAST = 256 * 1024,
-    ENTRY_BITS = 40,             /* an entry's key is queue << 40 | number */
+    ENTRY_BITS = 40, /* an entry's key is queue << 40 | number */
     AUDIT_JOBS = 1000,
     AUDIT_ENTRIES = 5000,
     AUDIT_BYTES = 8 * 1024 * 1024,
@@ -34,35 +34,48 @@ enum {
 
 #define AUDIT_OF_ENTRIES (INT64_C(1) << 62)
 
-#define BATCH_COLUMNS \
-    "id, queue, name, total, first_unfinished, placed_ended, positions_end, prompt_tokens, generated_tokens, created_ms," \
+#define BATCH_COLUMNS                                                                                        \
+    "id, queue, name, total, first_unfinished, placed_ended, positions_end, prompt_tokens, "                 \
+    "generated_tokens, created_ms,"                                                                          \
     " ready, leased, delayed, done, failed, dead, cancelled, expired"
-#define JOB_COLUMNS \
-    "seq, batch, id, custom_id, endpoint, seed, generation, state, band, position, attempt, infra, leases, worker," \
+#define JOB_COLUMNS                                                                                          \
+    "seq, batch, id, custom_id, endpoint, seed, generation, state, band, position, attempt, infra, leases, " \
+    "worker,"                                                                                                \
     " incarnation, run_at_ms, created_ms, leased_ms, entry, size, digest, reason"
-#define ENTRY_READ \
-    "SELECT e.key, e.job, e.batch, e.generation, e.state, e.status_code, e.attempt, e.infra, e.seed, e.created_ms," \
-    " e.leased_ms, e.finished_ms, e.prompt_tokens, e.generated_tokens, e.endpoint, e.worker, e.numerics, e.reason," \
+#define ENTRY_READ                                                                                           \
+    "SELECT e.key, e.job, e.batch, e.generation, e.state, e.status_code, e.attempt, e.infra, e.seed, "       \
+    "e.created_ms,"                                                                                          \
+    " e.leased_ms, e.finished_ms, e.prompt_tokens, e.generated_tokens, e.endpoint, e.worker, e.numerics, "   \
+    "e.reason,"                                                                                              \
     " e.crc, e.body, j.id, j.custom_id, j.position, b.name "
 
 /* Step i brings a file from version i to i + 1.  Never change one that was released: add another. */
 static const char *const migrations[] = {
-    "CREATE TABLE hall(id INTEGER PRIMARY KEY CHECK(id = 1), hall INTEGER NOT NULL, broker_epoch INTEGER NOT NULL,"
+    "CREATE TABLE hall(id INTEGER PRIMARY KEY CHECK(id = 1), hall INTEGER NOT NULL, broker_epoch INTEGER NOT "
+    "NULL,"
     " has_model INTEGER NOT NULL, fingerprint BLOB, family TEXT NOT NULL, map BLOB);"
 
-    "CREATE TABLE queue(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, entries INTEGER NOT NULL, ready INTEGER,"
-    " leased INTEGER, delayed INTEGER, done INTEGER, failed INTEGER, dead INTEGER, cancelled INTEGER, expired INTEGER);"
+    "CREATE TABLE queue(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, entries INTEGER NOT NULL, ready "
+    "INTEGER,"
+    " leased INTEGER, delayed INTEGER, done INTEGER, failed INTEGER, dead INTEGER, cancelled INTEGER, "
+    "expired INTEGER);"
 
-    "CREATE TABLE batch(id INTEGER PRIMARY KEY, queue INTEGER NOT NULL, name TEXT NOT NULL, total INTEGER NOT NULL,"
+    "CREATE TABLE batch(id INTEGER PRIMARY KEY, queue INTEGER NOT NULL, name TEXT NOT NULL, total INTEGER "
+    "NOT NULL,"
     " first_unfinished INTEGER NOT NULL, placed_ended INTEGER NOT NULL, positions_end INTEGER NOT NULL,"
-    " prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, created_ms INTEGER NOT NULL, ready INTEGER,"
-    " leased INTEGER, delayed INTEGER, done INTEGER, failed INTEGER, dead INTEGER, cancelled INTEGER, expired INTEGER,"
+    " prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, created_ms INTEGER NOT NULL, ready "
+    "INTEGER,"
+    " leased INTEGER, delayed INTEGER, done INTEGER, failed INTEGER, dead INTEGER, cancelled INTEGER, "
+    "expired INTEGER,"
     " UNIQUE(queue, name));"
 
-    "CREATE TABLE job(seq INTEGER PRIMARY KEY, batch INTEGER NOT NULL, id TEXT NOT NULL, custom_id TEXT NOT NULL,"
+    "CREATE TABLE job(seq INTEGER PRIMARY KEY, batch INTEGER NOT NULL, id TEXT NOT NULL, custom_id TEXT NOT "
+    "NULL,"
     " endpoint TEXT NOT NULL, seed INTEGER NOT NULL, generation INTEGER NOT NULL, state INTEGER NOT NULL,"
-    " band INTEGER NOT NULL, position INTEGER, attempt INTEGER NOT NULL, infra INTEGER NOT NULL, leases INTEGER NOT NULL,"
-    " worker TEXT NOT NULL, incarnation INTEGER NOT NULL, run_at_ms INTEGER NOT NULL, created_ms INTEGER NOT NULL,"
+    " band INTEGER NOT NULL, position INTEGER, attempt INTEGER NOT NULL, infra INTEGER NOT NULL, leases "
+    "INTEGER NOT NULL,"
+    " worker TEXT NOT NULL, incarnation INTEGER NOT NULL, run_at_ms INTEGER NOT NULL, created_ms INTEGER NOT "
+    "NULL,"
     " leased_ms INTEGER NOT NULL, entry INTEGER NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL,"
     " reason TEXT NOT NULL);"
     "CREATE UNIQUE INDEX job_id ON job(id, batch);"
@@ -75,7 +88,8 @@ static const char *const migrations[] = {
     "CREATE TABLE body(seq INTEGER PRIMARY KEY, crc INTEGER NOT NULL, body BLOB NOT NULL);"
 
     "CREATE TABLE entry(key INTEGER PRIMARY KEY, job INTEGER NOT NULL, batch INTEGER NOT NULL,"
-    " generation INTEGER NOT NULL, state INTEGER NOT NULL, status_code INTEGER NOT NULL, attempt INTEGER NOT NULL,"
+    " generation INTEGER NOT NULL, state INTEGER NOT NULL, status_code INTEGER NOT NULL, attempt INTEGER NOT "
+    "NULL,"
     " infra INTEGER NOT NULL, seed INTEGER NOT NULL, created_ms INTEGER NOT NULL, leased_ms INTEGER NOT NULL,"
     " finished_ms INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL,"
     " endpoint TEXT NOT NULL, worker TEXT NOT NULL, numerics TEXT NOT NULL, reason TEXT NOT NULL,"
@@ -84,22 +98,53 @@ static const char *const migrations[] = {
     "CREATE UNIQUE INDEX entry_job ON entry(job, generation);"
     "CREATE INDEX entry_batch ON entry(batch, key);"
 
-    "CREATE TABLE cursor(queue TEXT NOT NULL, batch TEXT NOT NULL, consumer TEXT NOT NULL, position INTEGER NOT NULL,"
+    "CREATE TABLE cursor(queue TEXT NOT NULL, batch TEXT NOT NULL, consumer TEXT NOT NULL, position INTEGER "
+    "NOT NULL,"
     " note BLOB NOT NULL, PRIMARY KEY(queue, batch, consumer)) WITHOUT ROWID;",
 };
 enum { FORMAT_VERSION = sizeof migrations / sizeof *migrations };
 
 enum statement {
-    BEGIN, COMMIT, ROLLBACK,
-    HALL_GET, HALL_PUT,
-    QUEUES, QUEUE_PUT,
-    BATCH_NAMED, BATCH_GET, BATCHES, BATCHES_OF, BATCH_LAST, BATCH_PUT,
-    JOB_LAST, JOB_NAMED, JOB_GET, JOB_AT, JOB_ADD, JOB_MOVE, JOB_RENEW, JOB_PLACE,
-    BODY_GET, BODY_PUT,
-    READY, LEASED, DUE, NEXT_DUE, POSITIONS,
-    ENTRY_ADD, ENTRY_FLAG, ENTRIES_OF_QUEUE, ENTRIES_OF_BATCH, ENTRIES_BY_POSITION,
-    CURSOR_GET, CURSOR_PUT, CURSOR_COUNT,
-    AUDIT_JOB, AUDIT_ENTRY, AUDIT_KEYS, AUDIT_KEY_LAST,
+    BEGIN,
+    COMMIT,
+    ROLLBACK,
+    HALL_GET,
+    HALL_PUT,
+    QUEUES,
+    QUEUE_PUT,
+    BATCH_NAMED,
+    BATCH_GET,
+    BATCHES,
+    BATCHES_OF,
+    BATCH_LAST,
+    BATCH_PUT,
+    JOB_LAST,
+    JOB_NAMED,
+    JOB_GET,
+    JOB_AT,
+    JOB_ADD,
+    JOB_MOVE,
+    JOB_RENEW,
+    JOB_PLACE,
+    BODY_GET,
+    BODY_PUT,
+    READY,
+    LEASED,
+    DUE,
+    NEXT_DUE,
+    POSITIONS,
+    ENTRY_ADD,
+    ENTRY_FLAG,
+    ENTRIES_OF_QUEUE,
+    ENTRIES_OF_BATCH,
+    ENTRIES_BY_POSITION,
+    CURSOR_GET,
+    CURSOR_PUT,
+    CURSOR_COUNT,
+    AUDIT_JOB,
+    AUDIT_ENTRY,
+    AUDIT_KEYS,
+    AUDIT_KEY_LAST,
     STATEMENTS
 };
 
@@ -110,63 +155,83 @@ static const char *const sql[STATEMENTS] = {
     [HALL_GET] = "SELECT hall, broker_epoch, has_model, fingerprint, family, map FROM hall",
     [HALL_PUT] = "INSERT OR REPLACE INTO hall(id, hall, broker_epoch, has_model, fingerprint, family, map)"
                  " VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6)",
-    [QUEUES] = "SELECT id, name, entries, ready, leased, delayed, done, failed, dead, cancelled, expired FROM queue"
-               " ORDER BY id LIMIT ?1",
-    [QUEUE_PUT] = "INSERT INTO queue(id, name, entries, ready, leased, delayed, done, failed, dead, cancelled, expired)"
-                  " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT(id) DO UPDATE SET entries = ?3,"
-                  " ready = ?4, leased = ?5, delayed = ?6, done = ?7, failed = ?8, dead = ?9, cancelled = ?10, expired = ?11",
+    [QUEUES] =
+        "SELECT id, name, entries, ready, leased, delayed, done, failed, dead, cancelled, expired FROM queue"
+        " ORDER BY id LIMIT ?1",
+    [QUEUE_PUT] =
+        "INSERT INTO queue(id, name, entries, ready, leased, delayed, done, failed, dead, cancelled, expired)"
+        " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT(id) DO UPDATE SET entries = ?3,"
+        " ready = ?4, leased = ?5, delayed = ?6, done = ?7, failed = ?8, dead = ?9, cancelled = ?10, expired "
+        "= ?11",
     [BATCH_NAMED] = "SELECT " BATCH_COLUMNS " FROM batch WHERE queue = ?1 AND name = ?2",
     [BATCH_GET] = "SELECT " BATCH_COLUMNS " FROM batch WHERE id = ?1",
     [BATCHES] = "SELECT " BATCH_COLUMNS " FROM batch ORDER BY id DESC LIMIT ?1",
     [BATCHES_OF] = "SELECT " BATCH_COLUMNS " FROM batch WHERE queue = ?2 ORDER BY id DESC LIMIT ?1",
     [BATCH_LAST] = "SELECT max(id) FROM batch",
-    [BATCH_PUT] = "INSERT INTO batch(" BATCH_COLUMNS ")"
-                  " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)"
-                  " ON CONFLICT(id) DO UPDATE SET total = ?4, first_unfinished = ?5, placed_ended = ?6, positions_end = ?7,"
-                  " prompt_tokens = ?8, generated_tokens = ?9, ready = ?11, leased = ?12, delayed = ?13, done = ?14,"
-                  " failed = ?15, dead = ?16, cancelled = ?17, expired = ?18",
+    [BATCH_PUT] =
+        "INSERT INTO batch(" BATCH_COLUMNS ")"
+        " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)"
+        " ON CONFLICT(id) DO UPDATE SET total = ?4, first_unfinished = ?5, placed_ended = ?6, positions_end "
+        "= ?7,"
+        " prompt_tokens = ?8, generated_tokens = ?9, ready = ?11, leased = ?12, delayed = ?13, done = ?14,"
+        " failed = ?15, dead = ?16, cancelled = ?17, expired = ?18",
     [JOB_LAST] = "SELECT max(seq) FROM job",
     [JOB_NAMED] = "SELECT " JOB_COLUMNS " FROM job WHERE id = ?1 AND batch = ?2",
     [JOB_GET] = "SELECT " JOB_COLUMNS " FROM job WHERE seq = ?1",
     [JOB_AT] = "SELECT seq FROM job WHERE batch = ?1 AND position = ?2 AND position IS NOT NULL",
     [JOB_ADD] = "INSERT INTO job(" JOB_COLUMNS ")"
-                " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
-    [JOB_MOVE] = "UPDATE job SET state = ?8, attempt = ?11, infra = ?12, leases = ?13, worker = ?14, incarnation = ?15,"
+                " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, "
+                "?19, ?20, ?21, ?22)",
+    [JOB_MOVE] = "UPDATE job SET state = ?8, attempt = ?11, infra = ?12, leases = ?13, worker = ?14, "
+                 "incarnation = ?15,"
                  " run_at_ms = ?16, leased_ms = ?18, entry = ?19, reason = ?22 WHERE seq = ?1",
-    [JOB_RENEW] = "UPDATE job SET custom_id = ?4, endpoint = ?5, seed = ?6, generation = ?7, state = ?8, band = ?9,"
-                  " attempt = ?11, infra = ?12, leases = ?13, worker = ?14, incarnation = ?15, run_at_ms = ?16,"
-                  " created_ms = ?17, leased_ms = ?18, entry = ?19, size = ?20, digest = ?21, reason = ?22 WHERE seq = ?1",
+    [JOB_RENEW] =
+        "UPDATE job SET custom_id = ?4, endpoint = ?5, seed = ?6, generation = ?7, state = ?8, band = ?9,"
+        " attempt = ?11, infra = ?12, leases = ?13, worker = ?14, incarnation = ?15, run_at_ms = ?16,"
+        " created_ms = ?17, leased_ms = ?18, entry = ?19, size = ?20, digest = ?21, reason = ?22 WHERE seq = "
+        "?1",
     [JOB_PLACE] = "UPDATE job SET position = ?2 WHERE seq = ?1",
     [BODY_GET] = "SELECT crc, body FROM body WHERE seq = ?1",
     [BODY_PUT] = "INSERT OR REPLACE INTO body(seq, crc, body) VALUES(?1, ?2, ?3)",
     /* `state <= 3` is what lets SQLite use the partial index. */
-    [READY] = "SELECT seq, size, infra FROM job WHERE state = 1 AND state <= 3 AND band = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
-    [LEASED] = "SELECT " JOB_COLUMNS " FROM job WHERE state = 2 AND state <= 3 AND band = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+    [READY] = "SELECT seq, size, infra FROM job WHERE state = 1 AND state <= 3 AND band = ?1 AND seq > ?2 "
+              "ORDER BY seq LIMIT ?3",
+    [LEASED] = "SELECT " JOB_COLUMNS
+               " FROM job WHERE state = 2 AND state <= 3 AND band = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
     [DUE] = "SELECT seq FROM job WHERE state = 3 AND (run_at_ms <= ?1 OR run_at_ms > ?2) LIMIT ?3",
     [NEXT_DUE] = "SELECT min(run_at_ms) FROM job WHERE state = 3",
-    [POSITIONS] = "SELECT position, entry FROM job WHERE batch = ?1 AND position >= ?2 AND position IS NOT NULL"
-                  " ORDER BY position LIMIT ?3",
-    [ENTRY_ADD] = "INSERT INTO entry(key, job, batch, generation, state, status_code, attempt, infra, seed, created_ms,"
-                  " leased_ms, finished_ms, prompt_tokens, generated_tokens, endpoint, worker, numerics, reason, crc, body)"
-                  " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+    [POSITIONS] =
+        "SELECT position, entry FROM job WHERE batch = ?1 AND position >= ?2 AND position IS NOT NULL"
+        " ORDER BY position LIMIT ?3",
+    [ENTRY_ADD] =
+        "INSERT INTO entry(key, job, batch, generation, state, status_code, attempt, infra, seed, created_ms,"
+        " leased_ms, finished_ms, prompt_tokens, generated_tokens, endpoint, worker, numerics, reason, crc, "
+        "body)"
+        " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
     [ENTRY_FLAG] = "UPDATE entry SET state = ?2, reason = ?3 WHERE key = ?1",
     [ENTRIES_OF_QUEUE] = ENTRY_READ "FROM entry e JOIN job j ON j.seq = e.job JOIN batch b ON b.id = e.batch"
                                     " WHERE e.key >= ?1 AND e.key < ?2 ORDER BY e.key LIMIT ?3",
-    [ENTRIES_OF_BATCH] = ENTRY_READ "FROM entry e JOIN job j ON j.seq = e.job JOIN batch b ON b.id = e.batch"
-                                    " WHERE e.batch = ?4 AND e.key >= ?1 AND e.key < ?2 ORDER BY e.key LIMIT ?3",
+    [ENTRIES_OF_BATCH] =
+        ENTRY_READ "FROM entry e JOIN job j ON j.seq = e.job JOIN batch b ON b.id = e.batch"
+                   " WHERE e.batch = ?4 AND e.key >= ?1 AND e.key < ?2 ORDER BY e.key LIMIT ?3",
     /* A job without an ended generation joins nothing, which shows as a gap in the positions. */
-    [ENTRIES_BY_POSITION] = ENTRY_READ "FROM job j CROSS JOIN entry e ON e.key = (?2 | j.entry) CROSS JOIN batch b ON b.id = e.batch"
-                                       " WHERE j.batch = ?4 AND j.position >= ?1 AND j.position < ?1 + ?3"
-                                       " AND j.position IS NOT NULL ORDER BY j.position LIMIT ?3",
+    [ENTRIES_BY_POSITION] = ENTRY_READ
+    "FROM job j CROSS JOIN entry e ON e.key = (?2 | j.entry) CROSS JOIN batch b ON b.id = e.batch"
+    " WHERE j.batch = ?4 AND j.position >= ?1 AND j.position < ?1 + ?3"
+    " AND j.position IS NOT NULL ORDER BY j.position LIMIT ?3",
     [CURSOR_GET] = "SELECT position, note FROM cursor WHERE queue = ?1 AND batch = ?2 AND consumer = ?3",
-    [CURSOR_PUT] = "INSERT OR REPLACE INTO cursor(queue, batch, consumer, position, note) VALUES(?1, ?2, ?3, ?4, ?5)",
+    [CURSOR_PUT] =
+        "INSERT OR REPLACE INTO cursor(queue, batch, consumer, position, note) VALUES(?1, ?2, ?3, ?4, ?5)",
     [CURSOR_COUNT] = "SELECT count(*) FROM (SELECT 1 FROM cursor LIMIT ?1)",
-    [AUDIT_JOB] = "SELECT j.seq, j.id, j.generation, j.state, j.entry, y.crc, y.body FROM job j JOIN batch b ON b.id = j.batch"
-                  " LEFT JOIN body y ON y.seq = j.seq WHERE j.seq > ?1 AND j.seq <= ?2 AND (?3 = '' OR b.name = ?3)"
-                  " ORDER BY j.seq",
+    [AUDIT_JOB] =
+        "SELECT j.seq, j.id, j.generation, j.state, j.entry, y.crc, y.body FROM job j JOIN batch b ON b.id = "
+        "j.batch"
+        " LEFT JOIN body y ON y.seq = j.seq WHERE j.seq > ?1 AND j.seq <= ?2 AND (?3 = '' OR b.name = ?3)"
+        " ORDER BY j.seq",
     [AUDIT_ENTRY] = "SELECT key, generation, crc, body FROM entry WHERE job = ?1 ORDER BY generation",
     [AUDIT_KEYS] = "SELECT key FROM entry WHERE key > ?1 ORDER BY key LIMIT ?2",
-    [AUDIT_KEY_LAST] = "SELECT q.id, q.entries, (SELECT max(key) FROM entry WHERE key > q.id << 40 AND key < (q.id + 1) << 40),"
+    [AUDIT_KEY_LAST] = "SELECT q.id, q.entries, (SELECT max(key) FROM entry WHERE key > q.id << 40 AND key < "
+                       "(q.id + 1) << 40),"
                        " q.name FROM queue q",
 };
 
@@ -188,7 +253,7 @@ struct sqlite_store {
     int64_t ballast_max;
     int64_t ballast_bytes; /* of the one that is there */
     bool ballast_there;
-    bool tight;         /* the disk was full; nothing new until the ballast is back */
+    bool tight; /* the disk was full; nothing new until the ballast is back */
     bool failed;
     struct err failure;
     int wal_pages;
@@ -511,7 +576,8 @@ static void write_kept(struct sqlite_store *self, struct redo w, size_t row_size
 
         if (!grown) {
             self->failed = true;
-            err_set(&self->failure, ERR_IO, "store %s: no memory for a transaction of %zu writes", self->path, more);
+            err_set(&self->failure, ERR_IO, "store %s: no memory for a transaction of %zu writes", self->path,
+                    more);
             return;
         }
         self->redo = grown;
@@ -549,7 +615,8 @@ static void batch_put(struct store *store, const struct batch_row *row)
 
 static void job_add(struct store *store, const struct job *job, struct span body)
 {
-    write_kept(self_of(store), (struct redo){ .what = JOB_ADD, .row = job, .body = body, .a = job->seq }, sizeof *job);
+    write_kept(self_of(store), (struct redo){ .what = JOB_ADD, .row = job, .body = body, .a = job->seq },
+               sizeof *job);
 }
 
 static void job_move(struct store *store, const struct job *job)
@@ -559,7 +626,8 @@ static void job_move(struct store *store, const struct job *job)
 
 static void job_renew(struct store *store, const struct job *job, struct span body)
 {
-    write_kept(self_of(store), (struct redo){ .what = JOB_RENEW, .row = job, .body = body, .a = job->seq }, sizeof *job);
+    write_kept(self_of(store), (struct redo){ .what = JOB_RENEW, .row = job, .body = body, .a = job->seq },
+               sizeof *job);
 }
 
 static void job_place(struct store *store, int64_t seq, int64_t position)
@@ -572,10 +640,13 @@ static void entry_add(struct store *store, const struct entry *entry, struct spa
     write_kept(self_of(store), (struct redo){ .what = ENTRY_ADD, .row = entry, .body = body }, sizeof *entry);
 }
 
-static void entry_flag(struct store *store, int64_t queue, int64_t number, enum job_state state, const char *reason)
+static void entry_flag(struct store *store, int64_t queue, int64_t number, enum job_state state,
+                       const char *reason)
 {
-    write_kept(self_of(store), (struct redo){ .what = ENTRY_FLAG, .row = reason, .a = entry_key(queue, number), .state = state },
-               strlen(reason) + 1);
+    write_kept(
+        self_of(store),
+        (struct redo){ .what = ENTRY_FLAG, .row = reason, .a = entry_key(queue, number), .state = state },
+        strlen(reason) + 1);
 }
 
 static bool cursor_get(struct store *store, struct cursor_row *cursor)
@@ -957,18 +1028,22 @@ static void column_entry(sqlite3_stmt *s, struct entry *entry)
     column_text(s, 17, entry->reason, sizeof entry->reason);
     column_text(s, 20, entry->id, sizeof entry->id);
     column_text(s, 21, entry->custom_id, sizeof entry->custom_id);
-    entry->position = sqlite3_column_type(s, 22) == SQLITE_NULL ? JOB_NO_POSITION : sqlite3_column_int64(s, 22);
+    entry->position =
+        sqlite3_column_type(s, 22) == SQLITE_NULL ? JOB_NO_POSITION : sqlite3_column_int64(s, 22);
     column_text(s, 23, entry->batch_name, sizeof entry->batch_name);
 }
 
-static int entries(struct store *store, const struct entry_query *query, struct entry *rows, struct buf *bodies)
+static int entries(struct store *store, const struct entry_query *query, struct entry *rows,
+                   struct buf *bodies)
 {
     struct sqlite_store *self = self_of(store);
     sqlite3_stmt *s;
     size_t start = bodies->size;
     int n = 0;
 
-    s = use(self, query->by_position ? ENTRIES_BY_POSITION : query->batch ? ENTRIES_OF_BATCH : ENTRIES_OF_QUEUE);
+    s = use(self, query->by_position ? ENTRIES_BY_POSITION
+                  : query->batch     ? ENTRIES_OF_BATCH
+                                     : ENTRIES_OF_QUEUE);
     if (!s)
         return 0;
     if (query->by_position) {
@@ -1018,8 +1093,8 @@ static void fault(struct audit_slice *slice, const char *format, ...)
 }
 
 /* One job: does every ended generation have its one entry, and are the bytes what was stored? */
-static size_t audit_entries_of(struct sqlite_store *self, int64_t seq, const char *id, int64_t generations, bool ended,
-                               int64_t newest, struct audit_slice *slice)
+static size_t audit_entries_of(struct sqlite_store *self, int64_t seq, const char *id, int64_t generations,
+                               bool ended, int64_t newest, struct audit_slice *slice)
 {
     sqlite3_stmt *s = use(self, AUDIT_ENTRY);
     int64_t distinct = 0, last = 0, newest_key = 0;
@@ -1040,27 +1115,32 @@ static size_t audit_entries_of(struct sqlite_store *self, int64_t seq, const cha
             fault(slice, "job %s generation %" PRId64 " has two entries", id, generation);
         } else if (generation < 1 || generation > generations - !ended) {
             slice->doubled++;
-            fault(slice, "job %s has an entry of generation %" PRId64 ", which has not ended", id, generation);
+            fault(slice, "job %s has an entry of generation %" PRId64 ", which has not ended", id,
+                  generation);
         } else {
             distinct++;
         }
         last = generation;
         if (span_crc32c(0, data) != (uint32_t)sqlite3_column_int64(s, 2)) {
             slice->corrupt++;
-            fault(slice, "the result of job %s (entry %" PRId64 ") has a wrong checksum", id, entry_number(newest_key));
+            fault(slice, "the result of job %s (entry %" PRId64 ") has a wrong checksum", id,
+                  entry_number(newest_key));
         }
     }
     if (distinct != generations - !ended) {
         slice->missing += generations - !ended - distinct;
-        fault(slice, "job %s: %" PRId64 " generations have ended, %" PRId64 " have an entry", id, generations - !ended, distinct);
+        fault(slice, "job %s: %" PRId64 " generations have ended, %" PRId64 " have an entry", id,
+              generations - !ended, distinct);
     } else if (ended && newest != entry_number(newest_key)) {
         slice->missing++;
-        fault(slice, "job %s names entry %" PRId64 ", its newest is %" PRId64, id, newest, entry_number(newest_key));
+        fault(slice, "job %s names entry %" PRId64 ", its newest is %" PRId64, id, newest,
+              entry_number(newest_key));
     }
     return bytes;
 }
 
-static void audit_jobs(struct sqlite_store *self, const char *batch_name, int64_t after, struct audit_slice *slice)
+static void audit_jobs(struct sqlite_store *self, const char *batch_name, int64_t after,
+                       struct audit_slice *slice)
 {
     sqlite3_stmt *s = use(self, AUDIT_JOB);
     int64_t last = job_last(&self->store), end = after + AUDIT_JOBS;
@@ -1086,7 +1166,8 @@ static void audit_jobs(struct sqlite_store *self, const char *batch_name, int64_
         slice->generations += generations;
         slice->unfinished += !ended;
         bytes += data.size;
-        if (sqlite3_column_type(s, 5) == SQLITE_NULL || span_crc32c(0, data) != (uint32_t)sqlite3_column_int64(s, 5)) {
+        if (sqlite3_column_type(s, 5) == SQLITE_NULL ||
+            span_crc32c(0, data) != (uint32_t)sqlite3_column_int64(s, 5)) {
             slice->corrupt++;
             fault(slice, "the request of job %s has a wrong checksum", id);
         }
@@ -1111,11 +1192,13 @@ static void audit_numbers(struct sqlite_store *self, int64_t after, struct audit
     sqlite3_bind_int(s, 2, AUDIT_ENTRIES);
     while (next_row(self, s)) {
         int64_t key = sqlite3_column_int64(s, 0);
-        int64_t expected = key >> ENTRY_BITS == before >> ENTRY_BITS ? before + 1 : entry_key(key >> ENTRY_BITS, 1);
+        int64_t expected =
+            key >> ENTRY_BITS == before >> ENTRY_BITS ? before + 1 : entry_key(key >> ENTRY_BITS, 1);
 
         if (key != expected) {
             slice->holes += key - expected;
-            fault(slice, "a result queue jumps from entry %" PRId64 " to %" PRId64, entry_number(before), entry_number(key));
+            fault(slice, "a result queue jumps from entry %" PRId64 " to %" PRId64, entry_number(before),
+                  entry_number(key));
         }
         before = key;
         n++;
@@ -1196,7 +1279,8 @@ static bool has_room(struct store *store, size_t bytes)
 
     if (self->tight)
         return false;
-    /* Once in the WAL, once more when it is copied into the file, where the WAL's own pages have to go too. */
+    /* Once in the WAL, once more when it is copied into the file, where the WAL's own pages have to go too.
+     */
     need = 2 * (int64_t)(self->bytes_pending + bytes) + (int64_t)self->wal_pages * PAGE_BYTES + SLACK_BYTES;
     return bytes_free(self) >= need;
 }
@@ -1212,7 +1296,8 @@ static bool checkpoint(struct sqlite_store *self, int how)
         self->wal_pages = pages - done;
         return true;
     }
-    if (rc != SQLITE_FULL && rc != SQLITE_BUSY && !(rc == SQLITE_IOERR && sqlite3_system_errno(self->db) == ENOSPC))
+    if (rc != SQLITE_FULL && rc != SQLITE_BUSY &&
+        !(rc == SQLITE_IOERR && sqlite3_system_errno(self->db) == ENOSPC))
         return fail(self, "checkpoint");
     return false;
 }
@@ -1250,7 +1335,8 @@ static void begin(struct store *store)
 
 static bool is_full(struct sqlite_store *self, int rc)
 {
-    return rc == SQLITE_FULL || (rc == SQLITE_IOERR && (sqlite3_system_errno(self->db) == ENOSPC || sqlite3_system_errno(self->db) == EDQUOT));
+    return rc == SQLITE_FULL || (rc == SQLITE_IOERR && (sqlite3_system_errno(self->db) == ENOSPC ||
+                                                        sqlite3_system_errno(self->db) == EDQUOT));
 }
 
 /* COMMIT.  True when it is on disk; else *full tells whether room would have helped. */
@@ -1285,7 +1371,8 @@ static enum store_outcome commit(struct store *store, struct err *err)
     struct sqlite_store *self = self_of(store);
     bool full;
 
-    /* Full: first what a checkpoint gives back, then the ballast.  The writes are data; they are simply done again. */
+    /* Full: first what a checkpoint gives back, then the ballast.  The writes are data; they are simply done
+     * again. */
     for (int try = 0;; try++) {
         if (try_commit(self, &full))
             return STORE_KEPT;
@@ -1300,8 +1387,9 @@ static enum store_outcome commit(struct store *store, struct err *err)
         }
         if (try == 2) {
             self->failed = true;
-            err_set(&self->failure, ERR_IO, "store %s: the disk is full, and the ballast of %" PRId64 " bytes is used up",
-                    self->path, self->ballast_bytes);
+            err_set(&self->failure, ERR_IO,
+                    "store %s: the disk is full, and the ballast of %" PRId64 " bytes is used up", self->path,
+                    self->ballast_bytes);
             break;
         }
         if (try == 0)
@@ -1360,7 +1448,8 @@ static bool look_at_file(const char *path, struct err *err)
         return err_errno(err, "store %s", path);
     }
     if (!S_ISREG(st.st_mode))
-        return err_set(err, ERR_INPUT, "store %s is not a regular file; expected a Moothall store or a new name", path);
+        return err_set(err, ERR_INPUT,
+                       "store %s is not a regular file; expected a Moothall store or a new name", path);
     if (!(st.st_mode & 0222) || access(path, W_OK) != 0)
         return err_set(err, ERR_INPUT, "store %s is read-only; expected a file that can be written", path);
     if (st.st_size == 0)
@@ -1371,20 +1460,25 @@ static bool look_at_file(const char *path, struct err *err)
     n = pread(fd, head, sizeof head, 0);
     close(fd);
     if (n < (ssize_t)sizeof head || memcmp(head, "SQLite format 3", 16) != 0)
-        return err_set(err, ERR_INPUT, "store %s is not a database; expected a Moothall store or a new name", path);
+        return err_set(err, ERR_INPUT, "store %s is not a database; expected a Moothall store or a new name",
+                       path);
     snprintf(beside, sizeof beside, "%s-journal", path);
     recovering = access(beside, F_OK) == 0;
-    if (!recovering && ((uint32_t)head[68] << 24 | head[69] << 16 | head[70] << 8 | head[71]) != APPLICATION_ID)
-        return err_set(err, ERR_INPUT, "store %s belongs to another program; expected a Moothall store or a new name", path);
+    if (!recovering &&
+        ((uint32_t)head[68] << 24 | head[69] << 16 | head[70] << 8 | head[71]) != APPLICATION_ID)
+        return err_set(err, ERR_INPUT,
+                       "store %s belongs to another program; expected a Moothall store or a new name", path);
     snprintf(beside, sizeof beside, "%s-wal", path);
     if (!recovering && access(beside, F_OK) != 0) {
         /* Without a log beside it the file must have all its pages. */
-        int64_t page = head[16] << 8 | head[17], pages = (int64_t)head[28] << 24 | head[29] << 16 | head[30] << 8 | head[31];
+        int64_t page = head[16] << 8 | head[17],
+                pages = (int64_t)head[28] << 24 | head[29] << 16 | head[30] << 8 | head[31];
 
         if (page == 1)
             page = 65536;
         if (st.st_size < page * pages)
-            return err_set(err, ERR_INPUT, "store %s is cut short: it has %" PRId64 " bytes, its header says %" PRId64, path,
+            return err_set(err, ERR_INPUT,
+                           "store %s is cut short: it has %" PRId64 " bytes, its header says %" PRId64, path,
                            (int64_t)st.st_size, page * pages);
     }
     return true;
@@ -1414,18 +1508,23 @@ static bool open_error(struct sqlite_store *self, int rc, struct err *err)
     case SQLITE_LOCKED:
         sqlite3_close(self->db);
         self->db = NULL;
-        return err_set(err, ERR_BUSY, "store %s is in use by process %ld; one broker at a time", path, (long)lock_holder(path));
+        return err_set(err, ERR_BUSY, "store %s is in use by process %ld; one broker at a time", path,
+                       (long)lock_holder(path));
     case SQLITE_NOTADB:
-        return err_set(err, ERR_INPUT, "store %s is not a database; expected a Moothall store or a new name", path);
+        return err_set(err, ERR_INPUT, "store %s is not a database; expected a Moothall store or a new name",
+                       path);
     case SQLITE_CORRUPT:
-        return err_set(err, ERR_INPUT, "store %s is damaged (%s); restore it from a copy, or use a new name", path, sqlite3_errmsg(self->db));
+        return err_set(err, ERR_INPUT, "store %s is damaged (%s); restore it from a copy, or use a new name",
+                       path, sqlite3_errmsg(self->db));
     case SQLITE_FULL:
         return err_set(err, ERR_IO, "store %s: no room on the disk", path);
     case SQLITE_READONLY:
-        return err_set(err, ERR_INPUT, "store %s is read-only; expected a file and a directory that can be written", path);
+        return err_set(err, ERR_INPUT,
+                       "store %s is read-only; expected a file and a directory that can be written", path);
     case SQLITE_CANTOPEN:
         return err_set(err, ERR_IO, "store %s cannot be opened: %s", path,
-                       sqlite3_system_errno(self->db) ? strerror(sqlite3_system_errno(self->db)) : "the directory is missing or cannot be written");
+                       sqlite3_system_errno(self->db) ? strerror(sqlite3_system_errno(self->db))
+                                                      : "the directory is missing or cannot be written");
     default:
         if (rc == SQLITE_IOERR && sqlite3_system_errno(self->db) == ENOSPC)
             return err_set(err, ERR_IO, "store %s: no room on the disk", path);
@@ -1467,20 +1566,26 @@ static bool migrate(struct sqlite_store *self, uint64_t hall, struct err *err)
     if (rc != SQLITE_OK)
         return open_error(self, rc, err);
     if (id != APPLICATION_ID && tables > 0)
-        return err_set(err, ERR_INPUT, "store %s belongs to another program; expected a Moothall store or a new name", self->path);
+        return err_set(err, ERR_INPUT,
+                       "store %s belongs to another program; expected a Moothall store or a new name",
+                       self->path);
     if (version > FORMAT_VERSION)
-        return err_set(err, ERR_INPUT, "store %s has format version %d; this program (%s) knows up to %d", self->path, version,
-                       MOOTHALL_VERSION, FORMAT_VERSION);
+        return err_set(err, ERR_INPUT, "store %s has format version %d; this program (%s) knows up to %d",
+                       self->path, version, MOOTHALL_VERSION, FORMAT_VERSION);
     if (version == FORMAT_VERSION)
         return true;
     rc = execute(self, "BEGIN IMMEDIATE");
     for (int i = version; rc == SQLITE_OK && i < FORMAT_VERSION; i++)
         rc = execute(self, migrations[i]);
-    snprintf(text, sizeof text, "PRAGMA application_id = %d; PRAGMA user_version = %d;", APPLICATION_ID, FORMAT_VERSION);
+    snprintf(text, sizeof text, "PRAGMA application_id = %d; PRAGMA user_version = %d;", APPLICATION_ID,
+             FORMAT_VERSION);
     if (rc == SQLITE_OK)
         rc = execute(self, text);
     if (rc == SQLITE_OK && version == 0) {
-        snprintf(text, sizeof text, "INSERT INTO hall(id, hall, broker_epoch, has_model, family) VALUES(1, %" PRId64 ", 0, 0, '')", (int64_t)hall);
+        snprintf(text, sizeof text,
+                 "INSERT INTO hall(id, hall, broker_epoch, has_model, family) VALUES(1, %" PRId64
+                 ", 0, 0, '')",
+                 (int64_t)hall);
         rc = execute(self, text);
     }
     if (rc == SQLITE_OK)
@@ -1493,7 +1598,8 @@ static bool open_database(struct sqlite_store *self, const struct store_options 
     char text[128];
     int rc;
 
-    rc = sqlite3_open_v2(self->path, &self->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
+    rc = sqlite3_open_v2(self->path, &self->db,
+                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
     if (rc != SQLITE_OK)
         return open_error(self, rc, err);
     sqlite3_extended_result_codes(self->db, 0);
@@ -1501,10 +1607,12 @@ static bool open_database(struct sqlite_store *self, const struct store_options 
     sqlite3_db_config(self->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     snprintf(text, sizeof text, "PRAGMA page_size = %d; PRAGMA locking_mode = EXCLUSIVE;", PAGE_BYTES);
     rc = execute(self, text);
-    /* A new file gets its tables before it becomes a WAL file, so that its header says whose it is from the start. */
+    /* A new file gets its tables before it becomes a WAL file, so that its header says whose it is from the
+     * start. */
     if (rc == SQLITE_OK)
-        rc = execute(self, "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY;"
-                           "PRAGMA synchronous = FULL;");
+        rc = execute(self,
+                     "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY;"
+                     "PRAGMA synchronous = FULL;");
     if (rc != SQLITE_OK)
         return open_error(self, rc, err);
     if (!migrate(self, options->hall, err))
@@ -1512,8 +1620,9 @@ static bool open_database(struct sqlite_store *self, const struct store_options 
     rc = execute(self, "PRAGMA journal_mode = WAL;");
     if (rc == SQLITE_OK) {
         /* No spilling: pages reach the WAL at COMMIT only, so a full disk is found there and nowhere else. */
-        snprintf(text, sizeof text, "PRAGMA cache_size = -%d; PRAGMA cache_spill = OFF; PRAGMA journal_size_limit = %d;", CACHE_KIB,
-                 4 * WAL_PAGES_MAX * PAGE_BYTES);
+        snprintf(text, sizeof text,
+                 "PRAGMA cache_size = -%d; PRAGMA cache_spill = OFF; PRAGMA journal_size_limit = %d;",
+                 CACHE_KIB, 4 * WAL_PAGES_MAX * PAGE_BYTES);
         rc = execute(self, text);
     }
     if (rc == SQLITE_OK)
@@ -1539,7 +1648,8 @@ static bool use_ballast(struct sqlite_store *self, int64_t bytes_max, struct err
     }
     self->ballast_max = bytes_max;
     /* One that is left from before is taken as it is, unless it was given back then. */
-    if (stat(self->ballast_path, &st) == 0 && (int64_t)st.st_blocks * 512 >= BALLAST_LEAST && st.st_size <= bytes_max) {
+    if (stat(self->ballast_path, &st) == 0 && (int64_t)st.st_blocks * 512 >= BALLAST_LEAST &&
+        st.st_size <= bytes_max) {
         self->ballast_bytes = st.st_size;
         self->ballast_there = true;
     }
@@ -1550,7 +1660,8 @@ static bool use_ballast(struct sqlite_store *self, int64_t bytes_max, struct err
     return true;
 }
 
-bool store_sqlite_open(struct store **out, const char *path, const struct store_options *options, struct err *err)
+bool store_sqlite_open(struct store **out, const char *path, const struct store_options *options,
+                       struct err *err)
 {
     struct sqlite_store *self = calloc(1, sizeof *self);
     bool in_memory = !strcmp(path, ":memory:");
@@ -1561,14 +1672,40 @@ bool store_sqlite_open(struct store **out, const char *path, const struct store_
         return err_set(err, ERR_IO, "no memory for the store");
     }
     self->store = (struct store){
-        .free = store_free, .begin = begin, .commit = commit, .has_room = has_room, .tend = tend,
-        .hall_get = hall_get, .hall_put = hall_put, .queues = queues, .queue_put = queue_put,
-        .batch_named = batch_named, .batch_get = batch_get, .batches = batches, .batch_last = batch_last, .batch_put = batch_put,
-        .job_last = job_last, .job_named = job_named, .job_get = job_get, .job_at = job_at, .job_add = job_add,
-        .job_move = job_move, .job_renew = job_renew, .job_place = job_place, .body = body,
-        .ready = ready, .leased = leased, .due = due, .next_due = next_due, .first_unfinished = first_unfinished,
-        .entry_add = entry_add, .entry_flag = entry_flag, .entries = entries,
-        .cursor_get = cursor_get, .cursor_put = cursor_put, .audit = audit,
+        .free = store_free,
+        .begin = begin,
+        .commit = commit,
+        .has_room = has_room,
+        .tend = tend,
+        .hall_get = hall_get,
+        .hall_put = hall_put,
+        .queues = queues,
+        .queue_put = queue_put,
+        .batch_named = batch_named,
+        .batch_get = batch_get,
+        .batches = batches,
+        .batch_last = batch_last,
+        .batch_put = batch_put,
+        .job_last = job_last,
+        .job_named = job_named,
+        .job_get = job_get,
+        .job_at = job_at,
+        .job_add = job_add,
+        .job_move = job_move,
+        .job_renew = job_renew,
+        .job_place = job_place,
+        .body = body,
+        .ready = ready,
+        .leased = leased,
+        .due = due,
+        .next_due = next_due,
+        .first_unfinished = first_unfinished,
+        .entry_add = entry_add,
+        .entry_flag = entry_flag,
+        .entries = entries,
+        .cursor_get = cursor_get,
+        .cursor_put = cursor_put,
+        .audit = audit,
     };
     arena_init(&self->rows, 0);
     if ((!in_memory && !look_at_file(path, err)) || !open_database(self, options, err) ||

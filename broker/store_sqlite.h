@@ -21,6 +21,7 @@ struct store_options {
 
 /* ":memory:" is a store without a file, for tests.  Refused, with the path and what was expected:
  * another program's file, a newer version, a read-only or damaged file, one that is in use. */
-bool store_sqlite_open(struct store **store, const char *path, const struct store_options *options, struct err *err);
+bool store_sqlite_open(struct store **store, const char *path, const struct store_options *options,
+                       struct err *err);
 
 #endif

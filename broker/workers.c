@@ -127,8 +127,8 @@ static void send_map(struct worker *worker, Moothall__Map *map, struct effects *
     effects_send(effects, worker->session, 0, MOOTHALL__ENVELOPE__BODY_MAP, map, (struct span){ 0 });
 }
 
-/* False while the seats have not been dealt, or will be dealt anew because another number of workers is expected
- * than before the broker's start: nobody should load shards for a map that is about to change. */
+/* False while the seats have not been dealt, or will be dealt anew because another number of workers is
+ * expected than before the broker's start: nobody should load shards for a map that is about to change. */
 static bool map_holds(const struct core *core)
 {
     if (core->placement.epoch == 0)
@@ -150,8 +150,8 @@ static void publish_map(struct core *core, struct effects *effects)
     for (int i = 0; i < core->worker_end; i++)
         if (core->worker[i].here && core->worker[i].session)
             send_map(&core->worker[i], map, effects);
-    log_info("seats.map", "epoch=%" PRIu64 " family=%s holders=%d shards=%d", core->placement.epoch, core->placement.family,
-             core->placement.holder_count, core->placement.shard_count);
+    log_info("seats.map", "epoch=%" PRIu64 " family=%s holders=%d shards=%d", core->placement.epoch,
+             core->placement.family, core->placement.holder_count, core->placement.shard_count);
 }
 
 /* Leases go on while the broker is away.  They get twice the usual time, for the workers have to find
@@ -162,27 +162,33 @@ void workers_restore(struct core *core)
     int n, restored = 0;
 
     do {
-        n = core->store->leased(core->store, after, core->scratch, (int)(sizeof core->scratch / sizeof *core->scratch));
+        n = core->store->leased(core->store, after, core->scratch,
+                                (int)(sizeof core->scratch / sizeof *core->scratch));
         for (int i = 0; i < n; i++) {
-            const struct job *job = &core->scratch[i];
+            struct job *job = &core->scratch[i];
             struct worker *worker = worker_named(core, job->worker);
-            struct lease lease = { .fence = job_fence(job), .size = job->size, .deadline_ms = core->now.mono_ms + 2 * core->config.lease_ms };
+            struct lease lease = { .fence = job_fence(job),
+                                   .size = job->size,
+                                   .deadline_ms = core->now.mono_ms + 2 * core->config.lease_ms };
 
-            if (!worker) {
-                worker = worker_new(core);
-                if (!worker)
-                    continue; /* more names than a hall has workers: cannot be; the job stays leased until purged by hand */
+            after = (int64_t)job->band << 60 | job->seq;
+            if (!worker && !(worker = worker_new(core))) {
+                jobs_forsake(core, job); /* more names than a hall has workers */
+                continue;
+            }
+            if (!*worker->offer.name) {
                 text_copy(worker->offer.name, sizeof worker->offer.name, job->worker);
                 worker->offer.incarnation = job->incarnation;
             }
             lease.worker = worker_number(core, worker);
-            if (lease_grant(core->leases, lease, NULL)) {
-                worker->held++;
-                worker->held_bytes += job->size;
-                worker->alone |= job->infra >= ALONE_FROM;
-                restored++;
+            if (!lease_grant(core->leases, lease, NULL)) {
+                jobs_forsake(core, job);
+                continue;
             }
-            after = (int64_t)job->band << 60 | job->seq;
+            worker->held++;
+            worker->held_bytes += job->size;
+            worker->alone |= job->infra >= ALONE_FROM;
+            restored++;
         }
     } while (n == (int)(sizeof core->scratch / sizeof *core->scratch));
     if (restored)
@@ -197,7 +203,8 @@ static void hex(char *into, const uint8_t *bytes)
         sprintf(into + 2 * i, "%02x", bytes[i]);
 }
 
-static void welcome(struct core *core, const struct event *event, const uint64_t *fences, size_t fence_count, struct effects *effects)
+static void welcome(struct core *core, const struct event *event, const uint64_t *fences, size_t fence_count,
+                    struct effects *effects)
 {
     Moothall__Welcome *m = effects_new(effects, &moothall__welcome__descriptor);
     struct effect *effect;
@@ -211,9 +218,11 @@ static void welcome(struct core *core, const struct event *event, const uint64_t
     m->broker_epoch = core->hall.broker_epoch;
     if (core->hall.has_model) {
         m->fingerprint.len = FINGERPRINT_SIZE;
-        m->fingerprint.data = memcpy(effects_take(effects, FINGERPRINT_SIZE), core->hall.fingerprint, FINGERPRINT_SIZE);
+        m->fingerprint.data =
+            memcpy(effects_take(effects, FINGERPRINT_SIZE), core->hall.fingerprint, FINGERPRINT_SIZE);
     }
-    effect = effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_WELCOME, m, (struct span){ 0 });
+    effect = effects_send(effects, event->session, event->envelope->correlation,
+                          MOOTHALL__ENVELOPE__BODY_WELCOME, m, (struct span){ 0 });
     effect->fences = fences;
     effect->fence_count = fence_count;
 }
@@ -230,8 +239,9 @@ static bool same_model(struct core *core, const struct event *event, struct effe
     hex(ours, core->hall.fingerprint);
     hex(theirs, hello->fingerprint.data);
     log_warn("hello.refused", "name=\"%s\" fingerprint=%s hall=%s", hello->name, theirs, ours);
-    effects_refuse(effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__WRONG_MODEL, 0,
-                   "another model: %s has fingerprint %s, this hall's is %s", *hello->name ? hello->name : "the client", theirs, ours);
+    effects_refuse(effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__WRONG_MODEL,
+                   0, "another model: %s has fingerprint %s, this hall's is %s",
+                   *hello->name ? hello->name : "the client", theirs, ours);
     effects_end(effects, event->session);
     return false;
 }
@@ -251,7 +261,8 @@ static void read_offer(struct offer *offer, const Moothall__Hello *hello)
 }
 
 /* False when the worker cannot compute what this hall computes; then it has been refused. */
-static bool same_family(struct core *core, const struct event *event, const struct offer *offer, struct effects *effects)
+static bool same_family(struct core *core, const struct event *event, const struct offer *offer,
+                        struct effects *effects)
 {
     struct offer offers[WORKERS_MAX + 1];
     char can[FAMILIES_MAX * (FAMILY_MAX + 2)] = "", must[FAMILY_MAX + 64];
@@ -266,13 +277,15 @@ static bool same_family(struct core *core, const struct event *event, const stru
         offers[n] = *offer;
         if (placement_family(offers, n + 1))
             return true;
-        snprintf(must, sizeof must, "what %s can: %s", offers[0].name, offers[0].family[offers[0].family_count - 1]);
+        snprintf(must, sizeof must, "what %s can: %s", offers[0].name,
+                 offers[0].family[offers[0].family_count - 1]);
     }
     for (int i = 0; i < offer->family_count; i++)
         snprintf(can + strlen(can), sizeof can - strlen(can), "%s%s", i ? ", " : "", offer->family[i]);
     log_warn("hello.refused", "name=\"%s\" families=\"%s\" hall=\"%s\"", offer->name, can, must);
-    effects_refuse(effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__WRONG_FAMILY, 0,
-                   "another kernel family: %s can run %s, this hall computes with %s", offer->name, can, must);
+    effects_refuse(
+        effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__WRONG_FAMILY, 0,
+        "another kernel family: %s can run %s, this hall computes with %s", offer->name, can, must);
     effects_end(effects, event->session);
     return false;
 }
@@ -298,8 +311,10 @@ static void hello_worker(struct core *core, const struct event *event, struct ef
     if (!same_family(core, event, &offer, effects))
         return;
     for (int i = 0; i < core->worker_end; i++)
-        if (core->worker[i].here && core->worker[i].session && core->worker[i].offer.shard_count != offer.shard_count) {
-            effects_refuse(effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__WRONG_MODEL, 0,
+        if (core->worker[i].here && core->worker[i].session &&
+            core->worker[i].offer.shard_count != offer.shard_count) {
+            effects_refuse(effects, event->session, event->envelope->correlation,
+                           MOOTHALL__REFUSAL_CODE__WRONG_MODEL, 0,
                            "%s divides the experts into %d shards, %s into %d", offer.name, offer.shard_count,
                            core->worker[i].offer.name, core->worker[i].offer.shard_count);
             effects_end(effects, event->session);
@@ -308,8 +323,10 @@ static void hello_worker(struct core *core, const struct event *event, struct ef
     worker = worker_named(core, hello->name);
     if (worker && worker->offer.incarnation != hello->incarnation) {
         if (worker->session && core->now.mono_ms - worker->heard_ms < 2 * core->config.heartbeat_ms) {
-            effects_refuse(effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM,
-                           (uint32_t)core->config.heartbeat_ms, "a worker named %s is here already (process %" PRIu32 "); it is replaced when it falls silent",
+            effects_refuse(effects, event->session, event->envelope->correlation,
+                           MOOTHALL__REFUSAL_CODE__NO_ROOM, (uint32_t)core->config.heartbeat_ms,
+                           "a worker named %s is here already (process %" PRIu32
+                           "); it is replaced when it falls silent",
                            worker->offer.name, worker->pid);
             effects_end(effects, event->session);
             return;
@@ -327,7 +344,8 @@ static void hello_worker(struct core *core, const struct event *event, struct ef
     if (!worker) {
         worker = worker_new(core);
         if (!worker) {
-            effects_refuse(effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM, 5000,
+            effects_refuse(effects, event->session, event->envelope->correlation,
+                           MOOTHALL__REFUSAL_CODE__NO_ROOM, 5000,
                            "this hall has %d workers, as many as it can have", WORKERS_MAX);
             effects_end(effects, event->session);
             return;
@@ -357,8 +375,8 @@ static void hello_worker(struct core *core, const struct event *event, struct ef
         fences[fence_count++] = lease.fence;
     }
     welcome(core, event, fences, fence_count, effects);
-    log_info("worker.came", "name=\"%s\" pid=%" PRIu32 " session=%" PRIu64 " leases=%zu", worker->offer.name, worker->pid,
-             worker->session, fence_count);
+    log_info("worker.came", "name=\"%s\" pid=%" PRIu32 " session=%" PRIu64 " leases=%zu", worker->offer.name,
+             worker->pid, worker->session, fence_count);
     for (size_t i = 0; i < fence_count; i++) {
         bool listed = false;
 
@@ -398,8 +416,8 @@ void workers_ended(struct core *core, const struct event *event, struct effects 
 
     if (!worker)
         return;
-    log_info("worker.gone", "name=\"%s\" pid=%" PRIu32 " leases=%" PRIu32 " reason=\"%s\"", worker->offer.name, worker->pid,
-             worker->held, event->reason);
+    log_info("worker.gone", "name=\"%s\" pid=%" PRIu32 " leases=%" PRIu32 " reason=\"%s\"",
+             worker->offer.name, worker->pid, worker->held, event->reason);
     worker->session = 0;
     worker->seated_epoch = 0;
     /* One that said goodbye will not come back for them; nothing is held against the jobs. */
@@ -422,8 +440,8 @@ void workers_death(struct core *core, const struct event *event, struct effects 
      * said Hello by its own. */
     if (worker && (worker->pid == 0 || death->pid == 0 || worker->pid == death->pid)) {
         snprintf(reason, sizeof reason, "worker %s died%s%s", worker->offer.name, *why ? ": " : "", why);
-        log_info("worker.died", "name=\"%s\" pid=%" PRIu32 " leases=%" PRIu32 " reason=\"%s\"", worker->offer.name, worker->pid,
-                 worker->held, reason);
+        log_info("worker.died", "name=\"%s\" pid=%" PRIu32 " leases=%" PRIu32 " reason=\"%s\"",
+                 worker->offer.name, worker->pid, worker->held, reason);
         if (worker->session)
             effects_end(effects, worker->session);
         worker->session = 0;
@@ -432,7 +450,8 @@ void workers_death(struct core *core, const struct event *event, struct effects 
         forget_if_done(worker);
         forget_model_if_unused(core);
     }
-    effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_PONG, pong, (struct span){ 0 });
+    effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_PONG, pong,
+                 (struct span){ 0 });
 }
 
 void workers_heartbeat(struct core *core, struct worker *worker, const Moothall__Heartbeat *heartbeat)
@@ -473,7 +492,8 @@ static struct worker *holder_of(const struct core *core, int holder)
     for (int i = 0; i < core->worker_end; i++) {
         const struct worker *w = &core->worker[i];
 
-        if (w->here && w->session && !strcmp(w->offer.name, h->name) && w->offer.incarnation == h->incarnation)
+        if (w->here && w->session && !strcmp(w->offer.name, h->name) &&
+            w->offer.incarnation == h->incarnation)
             return (struct worker *)(uintptr_t)w;
     }
     return NULL;
@@ -493,7 +513,8 @@ bool workers_may_lease(const struct core *core, const struct worker *worker)
     return core->open && worker->here && worker->session && worker->seated_epoch == core->placement.epoch;
 }
 
-/* Should the seats be dealt (again)?  Once every seat was filled they stay: a worker that is missing is waited for. */
+/* Should the seats be dealt (again)?  Once every seat was filled they stay: a worker that is missing is
+ * waited for. */
 static bool should_deal(const struct core *core)
 {
     int here = present(core, NULL), expected = core->config.workers;
@@ -506,7 +527,8 @@ static bool should_deal(const struct core *core)
     /* Dealt before this broker's start.  Other workers may have come this time, or another number of them. */
     if (expected)
         return here >= expected && (holders_absent(core) > 0 || core->dealt_to != (uint32_t)expected);
-    return holders_absent(core) > 0 && quiet_ms >= core->config.settle_ms && core->now.mono_ms - core->started.mono_ms >= 2 * core->config.lease_ms;
+    return holders_absent(core) > 0 && quiet_ms >= core->config.settle_ms &&
+           core->now.mono_ms - core->started.mono_ms >= 2 * core->config.lease_ms;
 }
 
 static void deal(struct core *core, struct effects *effects)
@@ -592,9 +614,11 @@ void workers_waiting_for(const struct core *core, char *text, size_t size)
             present(core, offers);
             capacity = placement_capacity(offers, here);
             if (capacity < offers[0].shard_count)
-                snprintf(text, size, "memory: %d workers offer it for %" PRId64 " of %d shards", here, capacity, offers[0].shard_count);
+                snprintf(text, size, "memory: %d workers offer it for %" PRId64 " of %d shards", here,
+                         capacity, offers[0].shard_count);
             else
-                snprintf(text, size, "more workers, until none has come for %" PRId64 " ms", core->config.settle_ms);
+                snprintf(text, size, "more workers, until none has come for %" PRId64 " ms",
+                         core->config.settle_ms);
         }
         free(offers);
         return;
@@ -605,8 +629,10 @@ void workers_waiting_for(const struct core *core, char *text, size_t size)
         if (w && w->seated_epoch == p->epoch)
             continue;
         shard_list(p, i, shards, sizeof shards);
-        snprintf(text, size, w ? "shard %s: %s is loading it or connecting to its peers" : "shard %s: its worker %s is not here", shards,
-                 p->holder[i].name);
+        snprintf(text, size,
+                 w ? "shard %s: %s is loading it or connecting to its peers"
+                   : "shard %s: its worker %s is not here",
+                 shards, p->holder[i].name);
         return;
     }
 }

@@ -2,9 +2,10 @@
  *
  *     MOOTHALL_BROKER=build/moothall-broker build/tests/broker_load DIRECTORY [SECONDS]
  *
- * 16 clients with 16 submits in flight each, one job of 1 KiB a message, every one acknowledged after its commit.
- * Then the same with two workers that answer at once (1 KiB) and a consumer that fetches.  One JSON line a case.
- * Everything but the broker is one thread, so the figure is the broker's as long as this stays below a core. */
+ * 16 clients with 16 submits in flight each, one job of 1 KiB a message, every one acknowledged after its
+ * commit. Then the same with two workers that answer at once (1 KiB) and a consumer that fetches.  One JSON
+ * line a case. Everything but the broker is one thread, so the figure is the broker's as long as this stays
+ * below a core. */
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -76,7 +77,8 @@ static bool measure(const char *endpoint, const char *batch, bool life, int seco
     worker_from = peers;
     if (life) {
         for (; peers < CLIENTS + WORKERS; peers++)
-            if (!peer_worker(&peer[peers], endpoint, peers % 2 ? "worker-1" : "worker-2", (uint64_t)peers, CREDIT))
+            if (!peer_worker(&peer[peers], endpoint, peers % 2 ? "worker-1" : "worker-2", (uint64_t)peers,
+                             CREDIT))
                 return false;
         consumer = peers;
         if (!peer_client(&peer[peers++], endpoint, "consumer"))
@@ -126,9 +128,12 @@ static bool measure(const char *endpoint, const char *batch, bool life, int seco
                     peer_send(&peer[i], MOOTHALL__ENVELOPE__BODY_PING, &ping, (struct span){ 0 });
         }
     }
-    printf("{\"bench\":\"queue\",\"case\":\"%s\",\"value\":%.0f,\"unit\":\"jobs/s\",\"clients\":%d,\"in_flight\":%d,\"body_bytes\":%d,"
-           "\"durability\":\"fsync before the answer\",\"submitted\":%" PRIu64 ",\"done\":%" PRIu64 ",\"fetched\":%" PRIu64 ",\"seconds\":%d}\n",
-           life ? "life" : "submit", (double)(life ? fetched : accepted) / seconds, CLIENTS, IN_FLIGHT, BODY, accepted, done, fetched, seconds);
+    printf("{\"bench\":\"queue\",\"case\":\"%s\",\"value\":%.0f,\"unit\":\"jobs/"
+           "s\",\"clients\":%d,\"in_flight\":%d,\"body_bytes\":%d,"
+           "\"durability\":\"fsync before the answer\",\"submitted\":%" PRIu64 ",\"done\":%" PRIu64
+           ",\"fetched\":%" PRIu64 ",\"seconds\":%d}\n",
+           life ? "life" : "submit", (double)(life ? fetched : accepted) / seconds, CLIENTS, IN_FLIGHT, BODY,
+           accepted, done, fetched, seconds);
     fflush(stdout);
     for (int i = 0; i < peers; i++)
         peer_close(&peer[i]);

@@ -163,7 +163,8 @@ bool peer_expect(struct peer *peer, Moothall__Envelope__BodyCase kind, int timeo
     int64_t until = clock_now_ms() + timeout_ms;
 
     while (clock_now_ms() <= until)
-        if (peer_receive(peer, (int)(until - clock_now_ms()) + 1) && peer->message.envelope->body_case == kind)
+        if (peer_receive(peer, (int)(until - clock_now_ms()) + 1) &&
+            peer->message.envelope->body_case == kind)
             return true;
     return false;
 }
@@ -201,7 +202,8 @@ bool peer_client(struct peer *peer, const char *endpoint, const char *name)
     return peer_connect(peer, endpoint, &hello);
 }
 
-bool peer_worker(struct peer *peer, const char *endpoint, const char *name, uint64_t incarnation, uint32_t credit)
+bool peer_worker(struct peer *peer, const char *endpoint, const char *name, uint64_t incarnation,
+                 uint32_t credit)
 {
     static char family[] = "test", *families[] = { family };
     static uint8_t fingerprint[32] = { 1, 2, 3 };
@@ -236,8 +238,8 @@ void peer_close(struct peer *peer)
     link_message_fini(&peer->message);
 }
 
-Moothall__Acceptance peer_submit(struct peer *peer, const char *batch, uint32_t total, const char *id, uint32_t position,
-                                 Moothall__SubmitMode mode, const char *body)
+Moothall__Acceptance peer_submit(struct peer *peer, const char *batch, uint32_t total, const char *id,
+                                 uint32_t position, Moothall__SubmitMode mode, const char *body)
 {
     Moothall__Submit submit = MOOTHALL__SUBMIT__INIT;
     Moothall__NewJob job = MOOTHALL__NEW_JOB__INIT, *jobs[] = { &job };

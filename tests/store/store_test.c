@@ -79,7 +79,8 @@ static void make_store(const char *path)
         char id[4];
 
         snprintf(id, sizeof id, "j%u", i);
-        CHECK(peer_submit(&client, "b", 3, id, i, NEW, "a request that can be found in the file") == MOOTHALL__ACCEPTANCE__ACCEPTED);
+        CHECK(peer_submit(&client, "b", 3, id, i, NEW, "a request that can be found in the file") ==
+              MOOTHALL__ACCEPTANCE__ACCEPTED);
     }
     CHECK(peer_worker(&worker, broker.endpoint, "w", 1, 1));
     CHECK(peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_LEASE, 10000));
@@ -88,7 +89,8 @@ static void make_store(const char *path)
     m.generation = 1;
     m.fence = worker.message.envelope->lease->fence;
     m.outcome = MOOTHALL__OUTCOME__FINISHED;
-    CHECK(peer_send(&worker, MOOTHALL__ENVELOPE__BODY_RESULT, &m, span_text("a result that can be found in the file")));
+    CHECK(peer_send(&worker, MOOTHALL__ENVELOPE__BODY_RESULT, &m,
+                    span_text("a result that can be found in the file")));
     CHECK(peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_STORED, 10000));
     peer_close(&worker);
     peer_close(&client);
@@ -102,7 +104,8 @@ static void expect_refusal(const char *path, const char *words)
 
     CHECK(!broker_start(&broker, path, NULL, &status));
     assert_int_equal(status, 1);
-    if (!strstr(broker.last_words, words) || !strstr(broker.last_words, path) || strncmp(broker.last_words, "moothall-broker: ", 17) != 0)
+    if (!strstr(broker.last_words, words) || !strstr(broker.last_words, path) ||
+        strncmp(broker.last_words, "moothall-broker: ", 17) != 0)
         fail_msg("said `%s`, expected `%s`", broker.last_words, words);
 }
 
@@ -179,7 +182,8 @@ static void test_nothing_acknowledged_is_lost_when_the_broker_is_killed(void **s
         for (int k = 0; k < IN_FLIGHT; k++)
             send_submit(&client, position++);
         while (clock_now_ms() < until)
-            if (peer_receive(&client, 5) && client.message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_SUBMITTED) {
+            if (peer_receive(&client, 5) &&
+                client.message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_SUBMITTED) {
                 CHECK(client.message.envelope->submitted->acceptance[0] == MOOTHALL__ACCEPTANCE__ACCEPTED);
                 acknowledged++;
                 send_submit(&client, position++);
@@ -195,15 +199,16 @@ static void test_nothing_acknowledged_is_lost_when_the_broker_is_killed(void **s
         CHECK(peer_audit(&client, &audit));
         CHECK(audit.missing == 0 && audit.doubled == 0 && audit.corrupt == 0 && audit.holes == 0);
         if (audit.jobs < acknowledged || audit.jobs > position)
-            fail_msg("round %d: %" PRIu64 " jobs are stored, %u were acknowledged, %u sent", round, audit.jobs, acknowledged, position);
+            fail_msg("round %d: %" PRIu64 " jobs are stored, %u were acknowledged, %u sent", round,
+                     audit.jobs, acknowledged, position);
         peer_close(&client);
         broker_kill(&broker);
     }
     CHECK(acknowledged > ROUNDS);
 }
 
-/* What has arrived is committed together: two hundred jobs are not two hundred transactions.  Each of those would write
- * at least one page of every table and index it touches into the log. */
+/* What has arrived is committed together: two hundred jobs are not two hundred transactions.  Each of those
+ * would write at least one page of every table and index it touches into the log. */
 static void test_commits_are_grouped(void **state)
 {
     enum { JOBS = 200, PAGE = 4096 };
@@ -241,8 +246,8 @@ static const char *shim(void)
     return preload;
 }
 
-/* After a failed sync nothing that the system says of the file can be believed: the broker ends at once, in one line, without
- * acknowledging.  Whatever sync it was, the next broker has all that was acknowledged. */
+/* After a failed sync nothing that the system says of the file can be believed: the broker ends at once, in
+ * one line, without acknowledging.  Whatever sync it was, the next broker has all that was acknowledged. */
 static void test_failed_sync_ends_the_broker_without_a_false_answer(void **state)
 {
     enum { LAST = 24 };
@@ -298,7 +303,13 @@ static void test_failed_sync_ends_the_broker_without_a_false_answer(void **state
 static void test_heartbeats_do_not_wait_for_the_disk(void **state)
 {
     char delay[640], stuck[600];
-    const char *flags[] = { shim(), delay, "ASAN_OPTIONS=verify_asan_link_order=0", "--workers=1", "--heartbeat-ms=200ms", "--lease-ms=700ms", NULL };
+    const char *flags[] = { shim(),
+                            delay,
+                            "ASAN_OPTIONS=verify_asan_link_order=0",
+                            "--workers=1",
+                            "--heartbeat-ms=200ms",
+                            "--lease-ms=700ms",
+                            NULL };
     Moothall__Heartbeat beat = MOOTHALL__HEARTBEAT__INIT;
     Moothall__Ping ping = MOOTHALL__PING__INIT;
     struct broker broker;
@@ -563,7 +574,8 @@ static off_t find_in(const char *path, const char *words)
     return at - bytes;
 }
 
-/* SQLite has no checksums of its own: one flipped byte in a body must be found, and never served as if it were right. */
+/* SQLite has no checksums of its own: one flipped byte in a body must be found, and never served as if it
+ * were right. */
 static void test_flipped_byte_in_a_body_is_found_and_not_served(void **state)
 {
     const char *request = path_of("request.db"), *result = path_of("result.db");
@@ -590,7 +602,8 @@ static void test_flipped_byte_in_a_body_is_found_and_not_served(void **state)
     CHECK(entries->n_entry == 1 && entries->entry[0]->size == 0 && peer.message.payload.size == 0);
     CHECK(entries->entry[0]->state == MOOTHALL__STATE__DEAD && strstr(entries->entry[0]->reason, "checksum"));
     /* It counts as dead from now on, so it can be retried. */
-    CHECK(peer_submit(&peer, "b", 3, "j0", 0, MOOTHALL__SUBMIT_MODE__RETRY, "a request that can be found in the file") == MOOTHALL__ACCEPTANCE__RENEWED);
+    CHECK(peer_submit(&peer, "b", 3, "j0", 0, MOOTHALL__SUBMIT_MODE__RETRY,
+                      "a request that can be found in the file") == MOOTHALL__ACCEPTANCE__RENEWED);
     peer_close(&peer);
     broker_kill(&broker);
 
@@ -612,7 +625,8 @@ static void test_flipped_byte_in_a_body_is_found_and_not_served(void **state)
         CHECK(peer_worker(&worker, broker.endpoint, "w", 2, 10));
         while (peer_receive(&worker, 500))
             if (worker.message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_LEASE) {
-                CHECK(span_equal(worker.message.payload, span_text("a request that can be found in the file")));
+                CHECK(
+                    span_equal(worker.message.payload, span_text("a request that can be found in the file")));
                 leases++;
             }
         CHECK(peer_client(&peer, broker.endpoint, "c"));
@@ -629,8 +643,8 @@ static void test_flipped_byte_in_a_body_is_found_and_not_served(void **state)
 
 /* ---- a full disk ---- */
 
-/* Submits are refused in words and nothing new is leased; what was leased is still finished and stored; and when there
- * is room again everything goes on. */
+/* Submits are refused in words and nothing new is leased; what was leased is still finished and stored; and
+ * when there is room again everything goes on. */
 static void test_full_disk_refuses_new_work_and_finishes_what_is_leased(void **state)
 {
     const char *disk = path_of("disk");
@@ -724,7 +738,8 @@ static void test_full_disk_refuses_new_work_and_finishes_what_is_leased(void **s
         fail_msg("%s", broker.last_words);
     CHECK(peer_client(&client, broker.endpoint, "c"));
     CHECK(peer_audit(&client, &audit));
-    CHECK(audit.jobs == before && audit.entries == 8 && !audit.missing && !audit.doubled && !audit.corrupt && !audit.holes);
+    CHECK(audit.jobs == before && audit.entries == 8 && !audit.missing && !audit.doubled && !audit.corrupt &&
+          !audit.holes);
     CHECK(peer_submit(&client, "b", 5000, "late", position, NEW, body) == MOOTHALL__ACCEPTANCE__TURNED_AWAY);
 
     /* Room again. */

@@ -242,11 +242,13 @@ static uint64_t random_next(struct random *random)
     return draw(UINT64_MAX);
 }
 
-/* A message of that type with random fields: short texts and small numbers mostly, so that many get through. */
+/* A message of that type with random fields: short texts and small numbers mostly, so that many get through.
+ */
 static void *random_message(struct arena *arena, const ProtobufCMessageDescriptor *type, int depth)
 {
     ProtobufCMessage *m = arena_take(arena, type->sizeof_message);
-    static const char *const words[] = { "", "a", "b", "w", "q", "cpu", "j1", "/v1/completions", "\xc3\xa4", "a b" };
+    static const char *const words[] = { "",         "a",  "b", "w", "q", "cpu", "j1", "/v1/completions",
+                                         "\xc3\xa4", "a b" };
 
     protobuf_c_message_init(type, m);
     for (unsigned i = 0; i < type->n_fields; i++) {
@@ -256,8 +258,8 @@ static void *random_message(struct arena *arena, const ProtobufCMessageDescripto
 
         if (f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF || (f->label != PROTOBUF_C_LABEL_REPEATED && draw(5) == 0))
             continue;
-        if (f->type == PROTOBUF_C_TYPE_UINT32 || f->type == PROTOBUF_C_TYPE_INT32 || f->type == PROTOBUF_C_TYPE_BOOL ||
-            f->type == PROTOBUF_C_TYPE_ENUM)
+        if (f->type == PROTOBUF_C_TYPE_UINT32 || f->type == PROTOBUF_C_TYPE_INT32 ||
+            f->type == PROTOBUF_C_TYPE_BOOL || f->type == PROTOBUF_C_TYPE_ENUM)
             size = 4;
         if (f->label == PROTOBUF_C_LABEL_REPEATED) {
             uint8_t *list = arena_take(arena, count * 16 + 16);
@@ -291,11 +293,14 @@ static void *random_message(struct arena *arena, const ProtobufCMessageDescripto
 static void test_random_messages_that_pass_leave_the_store_sound(void **state)
 {
     static const Moothall__Envelope__BodyCase kinds[] = {
-        MOOTHALL__ENVELOPE__BODY_HELLO, MOOTHALL__ENVELOPE__BODY_SUBMIT, MOOTHALL__ENVELOPE__BODY_SUBMIT, MOOTHALL__ENVELOPE__BODY_FETCH,
-        MOOTHALL__ENVELOPE__BODY_CURSOR_ASK, MOOTHALL__ENVELOPE__BODY_CURSOR_SET, MOOTHALL__ENVELOPE__BODY_STATUS_ASK,
-        MOOTHALL__ENVELOPE__BODY_AUDIT_ASK, MOOTHALL__ENVELOPE__BODY_DEATH, MOOTHALL__ENVELOPE__BODY_CREDIT,
-        MOOTHALL__ENVELOPE__BODY_RESULT, MOOTHALL__ENVELOPE__BODY_RESULT, MOOTHALL__ENVELOPE__BODY_HEARTBEAT, MOOTHALL__ENVELOPE__BODY_SEATED,
-        MOOTHALL__ENVELOPE__BODY_SEATED, MOOTHALL__ENVELOPE__BODY_RELEASE,
+        MOOTHALL__ENVELOPE__BODY_HELLO,      MOOTHALL__ENVELOPE__BODY_SUBMIT,
+        MOOTHALL__ENVELOPE__BODY_SUBMIT,     MOOTHALL__ENVELOPE__BODY_FETCH,
+        MOOTHALL__ENVELOPE__BODY_CURSOR_ASK, MOOTHALL__ENVELOPE__BODY_CURSOR_SET,
+        MOOTHALL__ENVELOPE__BODY_STATUS_ASK, MOOTHALL__ENVELOPE__BODY_AUDIT_ASK,
+        MOOTHALL__ENVELOPE__BODY_DEATH,      MOOTHALL__ENVELOPE__BODY_CREDIT,
+        MOOTHALL__ENVELOPE__BODY_RESULT,     MOOTHALL__ENVELOPE__BODY_RESULT,
+        MOOTHALL__ENVELOPE__BODY_HEARTBEAT,  MOOTHALL__ENVELOPE__BODY_SEATED,
+        MOOTHALL__ENVELOPE__BODY_SEATED,     MOOTHALL__ENVELOPE__BODY_RELEASE,
     };
     struct core_config config = core_config_default();
     struct store_options options = { .hall = 1 };
@@ -318,7 +323,8 @@ static void test_random_messages_that_pass_leave_the_store_sound(void **state)
     arena_init(&arena, 0);
     for (int step = 0; step < 30000; step++) {
         Moothall__Envelope__BodyCase kind = kinds[draw(sizeof kinds / sizeof *kinds)];
-        const ProtobufCFieldDescriptor *field = protobuf_c_message_descriptor_get_field(&moothall__envelope__descriptor, kind);
+        const ProtobufCFieldDescriptor *field =
+            protobuf_c_message_descriptor_get_field(&moothall__envelope__descriptor, kind);
         struct event event = { .kind = EVENT_MESSAGE, .session = 1 + draw(4), .reason = "test" };
         struct effects effects;
         struct audit_slice slice;
@@ -338,7 +344,8 @@ static void test_random_messages_that_pass_leave_the_store_sound(void **state)
             }
             e.submit->batch_total |= 8;
         }
-        if (kind == MOOTHALL__ENVELOPE__BODY_HELLO && draw(4)) { /* mostly workers that could be of one hall */
+        if (kind == MOOTHALL__ENVELOPE__BODY_HELLO &&
+            draw(4)) { /* mostly workers that could be of one hall */
             static char family[] = "cpu", *families[] = { family };
             Moothall__WorkerOffer *offer = random_message(&arena, &moothall__worker_offer__descriptor, 1);
 

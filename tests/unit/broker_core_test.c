@@ -19,7 +19,7 @@ struct answer {
     struct span payload;
     uint64_t dropped; /* a fence */
     bool ended;
-    size_t kept;      /* leases that a Welcome goes on with */
+    size_t kept; /* leases that a Welcome goes on with */
 };
 
 /* A hall without threads and sockets.  Everything said to one turn is answered after it. */
@@ -33,7 +33,7 @@ static struct test_hall {
     struct answer answer[ANSWERS_MAX];
     int answers;
     uint64_t epoch; /* of the last Map */
-} *hall;
+} * hall;
 
 static uint64_t no_random(struct random *random)
 {
@@ -110,7 +110,9 @@ static void turn(const struct event *event)
 static void say(uint64_t session, Moothall__Envelope__BodyCase kind, void *body, struct span payload)
 {
     Moothall__Envelope envelope;
-    struct event event = { .kind = EVENT_MESSAGE, .session = session, .at = hall->now, .envelope = &envelope, .payload = payload };
+    struct event event = {
+        .kind = EVENT_MESSAGE, .session = session, .at = hall->now, .envelope = &envelope, .payload = payload
+    };
 
     link_envelope(&envelope, kind, body, 5);
     turn(&event);
@@ -137,7 +139,8 @@ static void leave(uint64_t session)
 static const struct answer *heard(uint64_t session, Moothall__Envelope__BodyCase kind, int n)
 {
     for (int i = 0; i < hall->answers; i++)
-        if (hall->answer[i].e && hall->answer[i].session == session && hall->answer[i].e->body_case == kind && n-- == 0)
+        if (hall->answer[i].e && hall->answer[i].session == session && hall->answer[i].e->body_case == kind &&
+            n-- == 0)
             return &hall->answer[i];
     return NULL;
 }
@@ -233,7 +236,8 @@ struct job_line {
 
 static const char *last_reason;
 
-static Moothall__Acceptance submit_to(const char *batch, uint32_t total, Moothall__SubmitMode mode, struct job_line line)
+static Moothall__Acceptance submit_to(const char *batch, uint32_t total, Moothall__SubmitMode mode,
+                                      struct job_line line)
 {
     Moothall__Submit m = MOOTHALL__SUBMIT__INIT;
     Moothall__NewJob job = MOOTHALL__NEW_JOB__INIT, *jobs[1] = { &job };
@@ -263,7 +267,8 @@ static Moothall__Acceptance submit(Moothall__SubmitMode mode, struct job_line li
     return submit_to("b", 10, mode, line);
 }
 
-static const Moothall__SubmitMode NEW = MOOTHALL__SUBMIT_MODE__NEW, UPDATE = MOOTHALL__SUBMIT_MODE__UPDATE, RETRY = MOOTHALL__SUBMIT_MODE__RETRY;
+static const Moothall__SubmitMode NEW = MOOTHALL__SUBMIT_MODE__NEW, UPDATE = MOOTHALL__SUBMIT_MODE__UPDATE,
+                                  RETRY = MOOTHALL__SUBMIT_MODE__RETRY;
 
 /* The lease that the session got in the last turn. */
 static Moothall__Lease *lease_got(uint64_t session)
@@ -273,7 +278,8 @@ static Moothall__Lease *lease_got(uint64_t session)
     return a ? a->e->lease : NULL;
 }
 
-static bool result_of(uint64_t session, const char *job, uint32_t generation, uint64_t fence, Moothall__Outcome outcome, const char *body)
+static bool result_of(uint64_t session, const char *job, uint32_t generation, uint64_t fence,
+                      Moothall__Outcome outcome, const char *body)
 {
     Moothall__Result m = MOOTHALL__RESULT__INIT;
     const struct answer *a;
@@ -396,7 +402,8 @@ static void test_submit_answers_as_the_table_says(void **state)
         const struct answer *a = fetch("b", MOOTHALL__ORDER__COMPLETION, 1, 0);
 
         CHECK(a && a->e->entries->n_entry == 1);
-        CHECK(a->e->entries->entry[0]->state == MOOTHALL__STATE__CANCELLED && a->e->entries->entry[0]->generation == 1);
+        CHECK(a->e->entries->entry[0]->state == MOOTHALL__STATE__CANCELLED &&
+              a->e->entries->entry[0]->generation == 1);
         assert_string_equal(a->e->entries->entry[0]->reason, "superseded by an update");
     }
 
@@ -438,11 +445,13 @@ static void test_submit_takes_seed_and_endpoint_as_part_of_the_body(void **state
     job.size = 3;
     job.seed = 1;
     say(900, MOOTHALL__ENVELOPE__BODY_SUBMIT, &m, span_text("one"));
-    CHECK(heard(900, MOOTHALL__ENVELOPE__BODY_SUBMITTED, 0)->e->submitted->acceptance[0] == MOOTHALL__ACCEPTANCE__CONFLICT);
+    CHECK(heard(900, MOOTHALL__ENVELOPE__BODY_SUBMITTED, 0)->e->submitted->acceptance[0] ==
+          MOOTHALL__ACCEPTANCE__CONFLICT);
     job.seed = 0;
     job.endpoint = chat;
     say(900, MOOTHALL__ENVELOPE__BODY_SUBMIT, &m, span_text("one"));
-    CHECK(heard(900, MOOTHALL__ENVELOPE__BODY_SUBMITTED, 0)->e->submitted->acceptance[0] == MOOTHALL__ACCEPTANCE__CONFLICT);
+    CHECK(heard(900, MOOTHALL__ENVELOPE__BODY_SUBMITTED, 0)->e->submitted->acceptance[0] ==
+          MOOTHALL__ACCEPTANCE__CONFLICT);
 }
 
 /* A line that moved in the input keeps its result and gets the new place. */
@@ -455,12 +464,15 @@ static void test_job_moves_to_its_new_position(void **state)
     for (uint32_t i = 0; i < 3; i++) {
         char id[2] = { (char)('a' + i), 0 };
 
-        CHECK(submit_to("b", 3, NEW, (struct job_line){ id, id, i, 0, false }) == MOOTHALL__ACCEPTANCE__ACCEPTED);
+        CHECK(submit_to("b", 3, NEW, (struct job_line){ id, id, i, 0, false }) ==
+              MOOTHALL__ACCEPTANCE__ACCEPTED);
         CHECK(finish(1, lease_got(1), id));
     }
     /* A line was taken out in front: b and c move up, a has no place any more. */
-    CHECK(submit_to("b", 2, NEW, (struct job_line){ "b", "b", 0, 0, false }) == MOOTHALL__ACCEPTANCE__DUPLICATE);
-    CHECK(submit_to("b", 2, NEW, (struct job_line){ "c", "c", 1, 0, false }) == MOOTHALL__ACCEPTANCE__DUPLICATE);
+    CHECK(submit_to("b", 2, NEW, (struct job_line){ "b", "b", 0, 0, false }) ==
+          MOOTHALL__ACCEPTANCE__DUPLICATE);
+    CHECK(submit_to("b", 2, NEW, (struct job_line){ "c", "c", 1, 0, false }) ==
+          MOOTHALL__ACCEPTANCE__DUPLICATE);
     a = fetch("b", MOOTHALL__ORDER__POSITION, 0, 0);
     CHECK(a && a->e->entries->n_entry == 2 && a->e->entries->end);
     assert_string_equal(a->e->entries->entry[0]->job, "b");
@@ -501,10 +513,13 @@ static void test_finished_and_at_fault_end_a_job_with_one_entry(void **state)
     a = fetch("", MOOTHALL__ORDER__COMPLETION, 1, 0);
     CHECK(a && a->e->entries->n_entry == 2 && a->e->entries->next == 3);
     CHECK(span_equal(a->payload, span_text("yesno")));
-    CHECK(a->e->entries->entry[0]->state == MOOTHALL__STATE__DONE && a->e->entries->entry[0]->status_code == 200);
-    CHECK(a->e->entries->entry[1]->state == MOOTHALL__STATE__FAILED && a->e->entries->entry[1]->status_code == 400);
+    CHECK(a->e->entries->entry[0]->state == MOOTHALL__STATE__DONE &&
+          a->e->entries->entry[0]->status_code == 200);
+    CHECK(a->e->entries->entry[1]->state == MOOTHALL__STATE__FAILED &&
+          a->e->entries->entry[1]->status_code == 400);
     assert_string_equal(a->e->entries->entry[0]->worker, "w");
-    CHECK(status("b")->counts->done == 1 && status("b")->counts->failed == 1 && status("b")->prompt_tokens == 6);
+    CHECK(status("b")->counts->done == 1 && status("b")->counts->failed == 1 &&
+          status("b")->prompt_tokens == 6);
     check_audit(2, 2);
 }
 
@@ -517,7 +532,8 @@ static void test_first_result_wins_and_a_late_one_is_acknowledged(void **state)
     worker(1, "w1", 1);
     submit(NEW, (struct job_line){ "a", "A", 0, 0, false });
     first = lease_got(1)->fence;
-    tick(hall->config.lease_ms); /* w1 is silent: its job is ready, and leased to nobody while the hall has no credit */
+    tick(hall->config.lease_ms); /* w1 is silent: its job is ready, and leased to nobody while the hall has no
+                                    credit */
     CHECK(was_dropped(1, first));
     second = lease_got(1) ? lease_got(1)->fence : 0;
     CHECK(second && second != first);
@@ -584,7 +600,8 @@ static void test_lost_workers_count_apart_and_the_third_loss_makes_it_alone(void
     worker(1, "w", 10);
     submit(NEW, (struct job_line){ "a", "A", 0, 0, false });
     for (; infra < 3; infra++) {
-        CHECK(lease_got(1) && lease_got(1)->infra == infra && lease_got(1)->attempt == 0 && lease_got(1)->alone == (infra >= 3));
+        CHECK(lease_got(1) && lease_got(1)->infra == infra && lease_got(1)->attempt == 0 &&
+              lease_got(1)->alone == (infra >= 3));
         tick(hall->config.lease_ms);
     }
     CHECK(lease_got(1) && lease_got(1)->alone); /* the worker was empty */
@@ -592,7 +609,8 @@ static void test_lost_workers_count_apart_and_the_third_loss_makes_it_alone(void
     CHECK(!lease_got(1)); /* nothing beside it */
     tick(hall->config.lease_ms);
     infra++;
-    CHECK(heard_count(1, MOOTHALL__ENVELOPE__BODY_LEASE) == 1 && lease_got(1)->alone && lease_got(1)->infra == 4); /* a is older */
+    CHECK(heard_count(1, MOOTHALL__ENVELOPE__BODY_LEASE) == 1 && lease_got(1)->alone &&
+          lease_got(1)->infra == 4); /* a is older */
     CHECK(finish(1, lease_got(1), "it was only bad luck"));
     CHECK(lease_got(1));
     assert_string_equal(lease_got(1)->job, "b");
@@ -642,8 +660,10 @@ static void test_job_is_dead_at_the_cap_of_lost_workers(void **state)
     }
     CHECK(!lease_got(1));
     a = fetch("b", MOOTHALL__ORDER__POSITION, 0, 0);
-    CHECK(a->e->entries->n_entry == 1 && a->e->entries->entry[0]->state == MOOTHALL__STATE__DEAD && a->e->entries->entry[0]->infra == 20);
-    CHECK(strstr(a->e->entries->entry[0]->reason, "20 workers were lost while they held it; the last: worker w did not renew"));
+    CHECK(a->e->entries->n_entry == 1 && a->e->entries->entry[0]->state == MOOTHALL__STATE__DEAD &&
+          a->e->entries->entry[0]->infra == 20);
+    CHECK(strstr(a->e->entries->entry[0]->reason,
+                 "20 workers were lost while they held it; the last: worker w did not renew"));
     check_audit(1, 1);
 }
 
@@ -659,7 +679,8 @@ static void test_released_job_is_ready_and_nothing_is_counted(void **state)
     m.fence = &fence;
     m.n_fence = 1;
     say(1, MOOTHALL__ENVELOPE__BODY_RELEASE, &m, (struct span){ 0 });
-    CHECK(lease_got(1) && lease_got(1)->infra == 0 && lease_got(1)->attempt == 0 && lease_got(1)->fence != fence);
+    CHECK(lease_got(1) && lease_got(1)->infra == 0 && lease_got(1)->attempt == 0 &&
+          lease_got(1)->fence != fence);
 }
 
 /* Waiting for a shard is no stall: who says that it holds a lease, holds it. */
@@ -713,7 +734,8 @@ static void test_bands_are_served_four_to_two_to_one(void **state)
     for (int n = 0; n < heard_count(1, MOOTHALL__ENVELOPE__BODY_LEASE); n++)
         order[n] = heard(1, MOOTHALL__ENVELOPE__BODY_LEASE, n)->e->lease->job[0];
     assert_string_equal(order, "hnhlhnhhnhlhnh");
-    assert_string_equal(heard(1, MOOTHALL__ENVELOPE__BODY_LEASE, 0)->e->lease->job, "h1"); /* and oldest first */
+    assert_string_equal(heard(1, MOOTHALL__ENVELOPE__BODY_LEASE, 0)->e->lease->job,
+                        "h1"); /* and oldest first */
     assert_string_equal(heard(1, MOOTHALL__ENVELOPE__BODY_LEASE, 1)->e->lease->job, "n0");
     assert_string_equal(heard(1, MOOTHALL__ENVELOPE__BODY_LEASE, 2)->e->lease->job, "h4");
 }
@@ -813,8 +835,10 @@ static void test_worker_of_another_model_is_refused_with_both_fingerprints(void 
     worker(1, "w", 1);
     hello(2, (struct hello){ .name = "x", .model = model_b });
     a = heard(2, MOOTHALL__ENVELOPE__BODY_REFUSAL, 0);
-    CHECK(a && a->e->refusal->code == MOOTHALL__REFUSAL_CODE__WRONG_MODEL && a->e->refusal->retry_after_ms == 0);
-    assert_string_equal(a->e->refusal->text, "another model: x has fingerprint bb02000000000000, this hall's is aa01000000000000");
+    CHECK(a && a->e->refusal->code == MOOTHALL__REFUSAL_CODE__WRONG_MODEL &&
+          a->e->refusal->retry_after_ms == 0);
+    assert_string_equal(a->e->refusal->text,
+                        "another model: x has fingerprint bb02000000000000, this hall's is aa01000000000000");
     CHECK(hall->answer[hall->answers - 1].ended);
     /* The store remembers. */
     restart();
@@ -844,7 +868,8 @@ static void test_worker_that_cannot_run_the_family_is_refused_by_both_names(void
     hello(2, (struct hello){ .name = "x", .family = "cuda-sm80" });
     a = heard(2, MOOTHALL__ENVELOPE__BODY_REFUSAL, 0);
     CHECK(a && a->e->refusal->code == MOOTHALL__REFUSAL_CODE__WRONG_FAMILY);
-    assert_string_equal(a->e->refusal->text, "another kernel family: x can run cuda-sm80, this hall computes with cpu-avx2");
+    assert_string_equal(a->e->refusal->text,
+                        "another kernel family: x can run cuda-sm80, this hall computes with cpu-avx2");
 }
 
 /* Two processes under one name: the one that lives keeps it. */
@@ -861,7 +886,8 @@ static void test_name_is_not_taken_from_a_worker_that_lives(void **state)
     /* Silent for two heartbeats: replaced, and what it held is lost. */
     tick(2 * hall->config.heartbeat_ms);
     hello(3, (struct hello){ .name = "w", .incarnation = 2 });
-    CHECK(heard(3, MOOTHALL__ENVELOPE__BODY_WELCOME, 0) && heard(3, MOOTHALL__ENVELOPE__BODY_WELCOME, 0)->kept == 0);
+    CHECK(heard(3, MOOTHALL__ENVELOPE__BODY_WELCOME, 0) &&
+          heard(3, MOOTHALL__ENVELOPE__BODY_WELCOME, 0)->kept == 0);
     CHECK(status("b")->counts->ready == 1);
 }
 
@@ -913,7 +939,8 @@ static void test_leases_go_on_over_a_restart_of_the_broker(void **state)
     /* The one that it does not know of is sent again, with the same fence. */
     CHECK(heard_count(7, MOOTHALL__ENVELOPE__BODY_LEASE) == 1 && lease_got(7)->fence == fence[1]);
     CHECK(span_equal(heard(7, MOOTHALL__ENVELOPE__BODY_LEASE, 0)->payload, span_text("B")));
-    CHECK(heard(7, MOOTHALL__ENVELOPE__BODY_MAP, 0) && hall->epoch == 1); /* the same seats: nothing to load again */
+    CHECK(heard(7, MOOTHALL__ENVELOPE__BODY_MAP, 0) &&
+          hall->epoch == 1); /* the same seats: nothing to load again */
     CHECK(result_of(7, "a", 1, fence[0], MOOTHALL__OUTCOME__FINISHED, "a"));
     CHECK(result_of(7, "b", 1, fence[1], MOOTHALL__OUTCOME__FINISHED, "b"));
     check_audit(2, 2);
@@ -974,7 +1001,8 @@ static void test_fetch_by_position_stops_before_the_first_unfinished(void **stat
     CHECK(result_of(1, "2", 1, fence[2], MOOTHALL__OUTCOME__FINISHED, "r2"));
     CHECK(result_of(1, "0", 1, fence[0], MOOTHALL__OUTCOME__FINISHED, "r0"));
     a = fetch("b", MOOTHALL__ORDER__POSITION, 0, 0);
-    CHECK(a->e->entries->n_entry == 1 && a->e->entries->next == 1 && !a->e->entries->end && a->e->entries->waiting == 1);
+    CHECK(a->e->entries->n_entry == 1 && a->e->entries->next == 1 && !a->e->entries->end &&
+          a->e->entries->waiting == 1);
     CHECK(status("b")->first_unfinished == 1 && status("b")->waiting == 1);
     CHECK(result_of(1, "3", 1, fence[3], MOOTHALL__OUTCOME__FINISHED, "r3"));
     CHECK(result_of(1, "1", 1, fence[1], MOOTHALL__OUTCOME__FINISHED, "r1"));
@@ -984,7 +1012,8 @@ static void test_fetch_by_position_stops_before_the_first_unfinished(void **stat
     a = fetch("b", MOOTHALL__ORDER__POSITION, 4, 60000);
     CHECK(a && a->e->entries->n_entry == 0 && a->e->entries->end); /* at once: nothing more can come */
     /* A retry at the front takes the reader back. */
-    CHECK(submit_to("b", 4, UPDATE, (struct job_line){ "1", "other", 1, 0, false }) == MOOTHALL__ACCEPTANCE__RENEWED);
+    CHECK(submit_to("b", 4, UPDATE, (struct job_line){ "1", "other", 1, 0, false }) ==
+          MOOTHALL__ACCEPTANCE__RENEWED);
     CHECK(status("b")->first_unfinished == 1 && status("b")->waiting == 2);
     CHECK(!fetch("b", MOOTHALL__ORDER__POSITION, 1, 1000));
 }
@@ -1108,7 +1137,8 @@ static void test_cursor_keeps_its_note_over_a_restart(void **state)
     restart();
     say(1, MOOTHALL__ENVELOPE__BODY_CURSOR_ASK, &ask, (struct span){ 0 });
     cursor = heard(1, MOOTHALL__ENVELOPE__BODY_CURSOR, 0)->e->cursor;
-    CHECK(cursor->known && cursor->position == 17 && cursor->note.len == 3 && !memcmp(cursor->note.data, note, 3));
+    CHECK(cursor->known && cursor->position == 17 && cursor->note.len == 3 &&
+          !memcmp(cursor->note.data, note, 3));
 }
 
 /* Counts are kept, never counted: whatever happens to jobs, they must add up. */
@@ -1130,12 +1160,14 @@ static void test_counts_agree_with_the_jobs_after_a_random_life(void **state)
 
         random = random * 6364136223846793005u + 1442695040888963407u;
         position = (uint32_t)(random >> 40) % JOBS;
-        snprintf(id, sizeof id, "j%u", (uint32_t)(random >> 50) % 4 ? position : (uint32_t)(random >> 33) % JOBS);
+        snprintf(id, sizeof id, "j%u",
+                 (uint32_t)(random >> 50) % 4 ? position : (uint32_t)(random >> 33) % JOBS);
         snprintf(body, sizeof body, "%u", (uint32_t)(random >> 60) % 2);
         switch ((random >> 55) % 6) {
         case 0:
         case 1:
-            submit_to("b", JOBS, (Moothall__SubmitMode)((random >> 20) % 3), (struct job_line){ id, body, position, 0, (random >> 23) % 8 == 0 });
+            submit_to("b", JOBS, (Moothall__SubmitMode)((random >> 20) % 3),
+                      (struct job_line){ id, body, position, 0, (random >> 23) % 8 == 0 });
             break;
         case 2:
         case 3:
@@ -1168,12 +1200,13 @@ static void test_counts_agree_with_the_jobs_after_a_random_life(void **state)
         now = hall->now.mono_ms > 1001000 ? status("b") : NULL;
         if (!now)
             continue;
-        sum = now->counts->ready + now->counts->leased + now->counts->delayed + now->counts->done + now->counts->failed + now->counts->dead;
+        sum = now->counts->ready + now->counts->leased + now->counts->delayed + now->counts->done +
+              now->counts->failed + now->counts->dead;
         {
             Moothall__AuditAsk ask = MOOTHALL__AUDIT_ASK__INIT;
             Moothall__Audit total = MOOTHALL__AUDIT__INIT;
-            uint64_t unfinished = now->counts->ready + now->counts->leased + now->counts->delayed, first = now->first_unfinished,
-                     waiting = now->waiting, entries = 0;
+            uint64_t unfinished = now->counts->ready + now->counts->leased + now->counts->delayed,
+                     first = now->first_unfinished, waiting = now->waiting, entries = 0;
             const struct answer *a;
 
             do {
@@ -1181,7 +1214,8 @@ static void test_counts_agree_with_the_jobs_after_a_random_life(void **state)
                 a = heard(901, MOOTHALL__ENVELOPE__BODY_AUDIT, 0);
                 total.jobs += a->e->audit->jobs;
                 total.unfinished += a->e->audit->unfinished;
-                if (a->e->audit->missing || a->e->audit->doubled || a->e->audit->holes || a->e->audit->corrupt)
+                if (a->e->audit->missing || a->e->audit->doubled || a->e->audit->holes ||
+                    a->e->audit->corrupt)
                     fail_msg("step %d: %s", step, a->e->audit->first_fault);
                 ask.after = a->e->audit->next;
             } while (ask.after);

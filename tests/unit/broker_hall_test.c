@@ -97,7 +97,8 @@ static void close_peer(struct peer *peer)
     link_message_fini(&peer->message);
 }
 
-static void send_message(struct peer *peer, Moothall__Envelope__BodyCase kind, void *body, struct span payload)
+static void send_message(struct peer *peer, Moothall__Envelope__BodyCase kind, void *body,
+                         struct span payload)
 {
     Moothall__Envelope e;
 
@@ -167,7 +168,8 @@ static void expect_refusal(struct peer *peer, Moothall__RefusalCode code, const 
     const Moothall__Refusal *refusal = expect(peer, MOOTHALL__ENVELOPE__BODY_REFUSAL)->refusal;
 
     if (refusal->code != code || !strstr(refusal->text, words))
-        fail_msg("refused with %d `%s`, expected %d `%s`", (int)refusal->code, refusal->text, (int)code, words);
+        fail_msg("refused with %d `%s`, expected %d `%s`", (int)refusal->code, refusal->text, (int)code,
+                 words);
     CHECK(peer->message.envelope->correlation == 9);
 }
 
@@ -312,7 +314,8 @@ static void test_session_rules_are_kept(void **state)
     m.minor_min = 3;
     m.minor_max = 4;
     send_message(&peer, MOOTHALL__ENVELOPE__BODY_HELLO, &m, (struct span){ 0 });
-    expect_refusal(&peer, MOOTHALL__REFUSAL_CODE__BAD_VERSION, "protocol 1.3 to 1.4 is spoken there, 1.0 to 1.0 here");
+    expect_refusal(&peer, MOOTHALL__REFUSAL_CODE__BAD_VERSION,
+                   "protocol 1.3 to 1.4 is spoken there, 1.0 to 1.0 here");
     m.minor_min = 0;
     send_message(&peer, MOOTHALL__ENVELOPE__BODY_HELLO, &m, (struct span){ 0 });
     CHECK(expect(&peer, MOOTHALL__ENVELOPE__BODY_WELCOME)->welcome->heartbeat_ms == 100);
@@ -323,7 +326,8 @@ static void test_session_rules_are_kept(void **state)
     submit(&peer, none, 0);
     expect_refusal(&peer, MOOTHALL__REFUSAL_CODE__BAD_MESSAGE, "submit.job[0].id");
     submit(&peer, "j", 0);
-    CHECK(expect(&peer, MOOTHALL__ENVELOPE__BODY_SUBMITTED)->submitted->acceptance[0] == MOOTHALL__ACCEPTANCE__ACCEPTED);
+    CHECK(expect(&peer, MOOTHALL__ENVELOPE__BODY_SUBMITTED)->submitted->acceptance[0] ==
+          MOOTHALL__ACCEPTANCE__ACCEPTED);
     /* Silent for five heartbeats: the session is over. */
     usleep(900000);
     send_message(&peer, MOOTHALL__ENVELOPE__BODY_PING, &ping, (struct span){ 0 });
@@ -331,7 +335,8 @@ static void test_session_rules_are_kept(void **state)
     close_peer(&peer);
 }
 
-/* A worker that is killed and comes back at once finds its name free: its old connection is tried, not trusted. */
+/* A worker that is killed and comes back at once finds its name free: its old connection is tried, not
+ * trusted. */
 static void test_name_is_free_as_soon_as_the_connection_is_gone(void **state)
 {
     struct peer first, second;
@@ -366,7 +371,8 @@ static void test_name_is_free_as_soon_as_the_connection_is_gone(void **state)
             usleep(20000);
             send_message(&second, MOOTHALL__ENVELOPE__BODY_HELLO, &m, (struct span){ 0 });
         }
-        CHECK(second.message.envelope && second.message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_WELCOME);
+        CHECK(second.message.envelope &&
+              second.message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_WELCOME);
     }
     close_peer(&second);
 }

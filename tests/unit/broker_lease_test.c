@@ -7,7 +7,8 @@ static struct lease lease_of(int64_t seq, uint32_t count, uint32_t worker, int64
 {
     struct job job = { .seq = seq, .leases = count };
 
-    return (struct lease){ .fence = job_fence(&job), .worker = worker, .size = 10, .deadline_ms = deadline_ms };
+    return (
+        struct lease){ .fence = job_fence(&job), .worker = worker, .size = 10, .deadline_ms = deadline_ms };
 }
 
 /* A worker that dies must not take its job with it. */

@@ -7,7 +7,9 @@
 
 static struct offer offer_of(const char *name, uint64_t memory)
 {
-    struct offer offer = { .incarnation = 1, .shard_count = 8, .shard_bytes = 10, .memory_bytes = memory, .family_count = 1 };
+    struct offer offer = {
+        .incarnation = 1, .shard_count = 8, .shard_bytes = 10, .memory_bytes = memory, .family_count = 1
+    };
 
     snprintf(offer.name, sizeof offer.name, "%s", name);
     snprintf(offer.endpoint, sizeof offer.endpoint, "ipc:///%s", name);
@@ -50,7 +52,8 @@ static void test_shards_are_dealt_contiguous_and_in_proportion(void **state)
             char name[32];
 
             snprintf(name, sizeof name, "worker-%d", k + 1);
-            offers[table[i].count - 1 - k] = offer_of(name, table[i].memory[k]); /* in whatever order they came */
+            offers[table[i].count - 1 - k] =
+                offer_of(name, table[i].memory[k]); /* in whatever order they came */
         }
         if (!table[i].seats) {
             CHECK(!placement_deal(&p, offers, table[i].count, "cpu-avx2", &err));
@@ -79,7 +82,8 @@ static void test_nobody_is_given_more_than_fits(void **state)
 
 static void test_names_count_as_numbers(void **state)
 {
-    struct offer offers[3] = { offer_of("worker-10", 100 << 20), offer_of("worker-9", 100 << 20), offer_of("worker-1", 100 << 20) };
+    struct offer offers[3] = { offer_of("worker-10", 100 << 20), offer_of("worker-9", 100 << 20),
+                               offer_of("worker-1", 100 << 20) };
     struct placement p = { 0 };
 
     (void)state;
@@ -92,7 +96,8 @@ static void test_names_count_as_numbers(void **state)
 /* The others keep what they hold: only the epoch says that somebody's process is new. */
 static void test_restarted_worker_takes_its_predecessors_seats(void **state)
 {
-    struct offer offers[2] = { offer_of("a", 100 << 20), offer_of("b", 100 << 20) }, again = offers[1], other = offer_of("c", 100 << 20);
+    struct offer offers[2] = { offer_of("a", 100 << 20), offer_of("b", 100 << 20) }, again = offers[1],
+                 other = offer_of("c", 100 << 20);
     struct placement p = { 0 };
 
     (void)state;
