@@ -457,7 +457,9 @@ static bool start_child(struct private_hall *hall, struct child *child, struct e
 
         /* A group of its own: ^C is for the command, which then ends its children in order. */
         setsid();
-        prctl(PR_SET_PDEATHSIG, SIGTERM);
+        /* The pipe ends them in order.  But a worker that loads a large model does not look at it for a
+         * while, and has nothing to lose; the broker closes its store. */
+        prctl(PR_SET_PDEATHSIG, child->is_worker ? SIGKILL : SIGTERM);
         if (getppid() != parent)
             _exit(0);
         stop_restore();

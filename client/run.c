@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -142,13 +143,17 @@ static bool find_places(struct run *run, struct err *err)
 {
     const struct options *o = &run->options;
     struct stat out, in;
-    char dir[RECORD_PATH_MAX], *slash;
+    char dir[RECORD_PATH_MAX], real[PATH_MAX], *slash;
 
     if (!strcmp(o->output, "-")) {
         strcpy(run->output, "-");
     } else {
         if (!file_absolute(o->output, run->output, sizeof run->output, err))
             return err_wrap(err, "output");
+        /* What a link names is what is written, and later replaced; the link stays. */
+        if (lstat(run->output, &out) == 0 && S_ISLNK(out.st_mode) && stat(run->output, &out) == 0 &&
+            S_ISREG(out.st_mode) && realpath(run->output, real) && strlen(real) < sizeof run->output)
+            strcpy(run->output, real);
         if (stat(run->output, &out) == 0) {
             if (S_ISDIR(out.st_mode))
                 return err_set(err, ERR_INPUT, "output %s is a directory; expected a file", o->output);
@@ -684,7 +689,10 @@ static int run_verb(const struct verb *verb, int argc, char **argv)
     means = prepare(run, &err);
     switch (means) {
     case RUN_REFUSE:
-        say_failed("run", &err);
+        if (err.code == ERR_INTERRUPTED)
+            say_error("moothall run: interrupted before anything ran; the same command begins or continues");
+        else
+            say_failed("run", &err);
         remove_empty_state(run);
         break;
     case RUN_COMPLETE:

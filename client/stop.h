@@ -1,6 +1,6 @@
 /* stop - a person, or the system, asks the command to end.
  *
- * The first SIGINT or SIGTERM only leaves a mark: what is under way is brought to a good end, what is
+ * The first SIGINT, SIGTERM or SIGHUP only leaves a mark: what is under way is brought to a good end, what is
  * done is kept, and the command says how to go on.  The second ends the process as if nobody had
  * caught it. */
 

@@ -106,14 +106,14 @@ def waits_for_the_children_of_a_killed_run():
     place.write("in.jsonl", lines(items))
     process = start(place)
     begun(place)
-    worker = place.children()["worker-1"]
-    os.kill(worker, signal.SIGSTOP)
+    broker = place.children()["broker"]
+    os.kill(broker, signal.SIGSTOP)
     process.kill()
     process.communicate()
     again = start(place)
     time.sleep(2)
     check(again.poll() is None, "did not wait")
-    os.kill(worker, signal.SIGCONT)
+    os.kill(broker, signal.SIGCONT)
     _, err = again.communicate(timeout=60 * run_hall.SLOW)
     check(again.returncode == 0 and b"waiting for the processes of an earlier run" in err, (again.returncode, err))
     check(sures(place.results()) == undisturbed(items), "other bytes")
