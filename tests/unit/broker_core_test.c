@@ -872,6 +872,40 @@ static void test_worker_that_cannot_run_the_family_is_refused_by_both_names(void
                         "another kernel family: x can run cuda-sm80, this hall computes with cpu-avx2");
 }
 
+/* `family:` holds from the first worker on. */
+static void test_pinned_family_refuses_the_first_worker_already(void **state)
+{
+    (void)state;
+    core_free(hall->core);
+    snprintf(hall->config.family, sizeof hall->config.family, "cpu-avx512");
+    start_core();
+    hello(1, (struct hello){ .name = "w" });
+    CHECK(heard(1, MOOTHALL__ENVELOPE__BODY_REFUSAL, 0));
+    assert_string_equal(heard(1, MOOTHALL__ENVELOPE__BODY_REFUSAL, 0)->e->refusal->text,
+                        "another kernel family: w can run cpu-avx2, this hall computes with cpu-avx512");
+    hello(2, (struct hello){ .name = "w", .family = "cpu-avx512" });
+    CHECK(heard(2, MOOTHALL__ENVELOPE__BODY_WELCOME, 0));
+}
+
+/* A worker that is stopped in good order must not count against the jobs it had. */
+static void test_goodbye_gives_leases_back_and_counts_nothing(void **state)
+{
+    Moothall__Goodbye goodbye = MOOTHALL__GOODBYE__INIT;
+    Moothall__Envelope e;
+    struct event event = { .kind = EVENT_ENDED, .session = 1, .envelope = &e, .reason = "it said goodbye" };
+
+    (void)state;
+    worker(1, "w", 1);
+    submit(NEW, (struct job_line){ "a", "A", 0, 0, false });
+    CHECK(lease_got(1));
+    link_envelope(&e, MOOTHALL__ENVELOPE__BODY_GOODBYE, &goodbye, 0);
+    event.at = hall->now;
+    turn(&event);
+    CHECK(status("b")->counts->ready == 1);
+    worker(2, "w", 1);
+    CHECK(lease_got(2) && lease_got(2)->infra == 0);
+}
+
 /* Two processes under one name: the one that lives keeps it. */
 static void test_name_is_not_taken_from_a_worker_that_lives(void **state)
 {
@@ -981,6 +1015,19 @@ static void test_hall_that_starts_with_another_number_of_workers_deals_anew(void
     restart();
     hello(4, (struct hello){ .name = "w2", .shards = 4 });
     CHECK(hall->epoch == 3);
+}
+
+static void test_delayed_job_comes_back_after_a_restart(void **state)
+{
+    (void)state;
+    worker(1, "w", 1);
+    submit(NEW, (struct job_line){ "a", "A", 0, 0, false });
+    CHECK(hinder(1, lease_got(1)));
+    restart();
+    worker(1, "w", 1);
+    CHECK(!lease_got(1));
+    tick(hall->config.backoff_ms / 2);
+    CHECK(lease_got(1) && lease_got(1)->attempt == 1);
 }
 
 /* ---- fetching ---- */
@@ -1141,6 +1188,31 @@ static void test_cursor_keeps_its_note_over_a_restart(void **state)
           !memcmp(cursor->note.data, note, 3));
 }
 
+/* Only batches in use are in memory; one that was put aside comes back as it was. */
+static void test_counts_of_many_batches_outlive_their_place_in_memory(void **state)
+{
+    enum { BATCHES = 1500 };
+    char name[16];
+
+    (void)state;
+    for (int i = 0; i < BATCHES; i++) {
+        snprintf(name, sizeof name, "b%d", i);
+        CHECK(submit_to(name, 2, NEW, (struct job_line){ "a", "A", 0, 0, true }) ==
+              MOOTHALL__ACCEPTANCE__ACCEPTED);
+    }
+    for (int i = 0; i < 1100; i++)
+        tick(1);
+    for (int i = 0; i < BATCHES; i += 7) {
+        snprintf(name, sizeof name, "b%d", i);
+        CHECK(submit_to(name, 2, NEW, (struct job_line){ "b", "B", 1, 0, false }) ==
+              MOOTHALL__ACCEPTANCE__ACCEPTED);
+        CHECK(status(name)->counts->failed == 1 && status(name)->counts->ready == 1 &&
+              status(name)->first_unfinished == 1);
+    }
+    CHECK(status("")->counts->failed == BATCHES && status("")->n_batch == 64);
+    check_audit(BATCHES + (BATCHES + 6) / 7, BATCHES);
+}
+
 /* Counts are kept, never counted: whatever happens to jobs, they must add up. */
 static void test_counts_agree_with_the_jobs_after_a_random_life(void **state)
 {
@@ -1254,16 +1326,20 @@ int main(void)
         PROMISE(test_worker_of_another_model_is_refused_with_both_fingerprints),
         PROMISE(test_model_of_a_worker_that_left_before_seats_were_dealt_is_forgotten),
         PROMISE(test_worker_that_cannot_run_the_family_is_refused_by_both_names),
+        PROMISE(test_pinned_family_refuses_the_first_worker_already),
+        PROMISE(test_goodbye_gives_leases_back_and_counts_nothing),
         PROMISE(test_name_is_not_taken_from_a_worker_that_lives),
         PROMISE(test_death_loses_the_leases_at_once),
         PROMISE(test_leases_go_on_over_a_restart_of_the_broker),
         PROMISE(test_leases_of_a_worker_that_does_not_come_back_are_lost),
         PROMISE(test_hall_that_starts_with_another_number_of_workers_deals_anew),
+        PROMISE(test_delayed_job_comes_back_after_a_restart),
         PROMISE(test_fetch_by_position_stops_before_the_first_unfinished),
         PROMISE(test_fetch_waits_until_something_comes_or_its_time_is_over),
         PROMISE(test_fetch_is_bounded_by_items_bytes_and_the_envelope),
         PROMISE(test_unknown_batches_are_refused_by_name),
         PROMISE(test_cursor_keeps_its_note_over_a_restart),
+        PROMISE(test_counts_of_many_batches_outlive_their_place_in_memory),
         PROMISE(test_counts_agree_with_the_jobs_after_a_random_life),
     };
 
