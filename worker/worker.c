@@ -481,6 +481,10 @@ static bool take_seat(struct worker *w, int stop_fd, struct err *err)
 /* What has its answer is sent, the rest given back; step_free takes the sequences themselves. */
 static void release_all(struct worker *w)
 {
+    struct seat_event *event;
+
+    while ((event = seat_take(w->seat))) /* leases that came meanwhile go back too */
+        on_event(w, event);
     for (const struct sequence *s = step_sequences(w->step); s; s = s->next)
         if (!s->dropped)
             seat_release(w->seat, s->lease->fence);
@@ -507,6 +511,7 @@ enum worker_exit worker_run(const struct settings *settings, int stop_fd, struct
         goto out;
     log_info("worker.start", "broker=%s exchange=%s threads=%d", settings->broker, exchange_endpoint(w->exchange), model_threads(w->model));
     loop(w);
+    assert(w->stopping);
     release_all(w);
 out:
     end = w->end;
