@@ -11,15 +11,16 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+
 /* A job's number, its next unit and its number of units stand in one word, so that a thread that wakes
  * late can never take a unit of a job it knows nothing of: the compare-and-swap fails. */
 enum { UNIT_BITS = 21 };
 #define UNIT_MASK (((uint64_t)1 << UNIT_BITS) - 1)
 
-enum {
-    SPIN_WORKER = 2000, /* pauses before a thread sleeps, some ten microseconds */
-    SPIN_CALLER = 2000,
-};
+/* How long a thread looks before it sleeps: about what sleeping and waking cost.  By the clock, since a pause takes
+ * from 5 to 140 cycles. */
+enum { SPIN_NS = 20000, SPIN_PAUSES = 32 };
 
 struct pool {
     _Atomic uint64_t word;    /* job << 42 | next unit << 21 | units */
@@ -43,6 +44,22 @@ static void futex_wait(_Atomic uint32_t *word, uint32_t expected)
 static void futex_wake(_Atomic uint32_t *word, int count)
 {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+}
+
+/* Looks for a while until the word is (or is no longer) the value. */
+static void spin(_Atomic uint32_t *word, uint32_t value, bool until_equal)
+{
+    int64_t end = 0;
+
+    for (int i = 1; (atomic_load_explicit(word, memory_order_relaxed) == value) != until_equal; i++) {
+        __builtin_ia32_pause();
+        if (i % SPIN_PAUSES)
+            continue;
+        if (end == 0)
+            end = clock_now_ns() + SPIN_NS;
+        else if (clock_now_ns() >= end)
+            return;
+    }
 }
 
 /* Takes units of the current job until none is left. */
@@ -80,8 +97,7 @@ static void *thread_main(void *context)
         uint32_t posted = atomic_load(&pool->posted);
 
         take_units(pool);
-        for (int i = 0; i < SPIN_WORKER && atomic_load_explicit(&pool->posted, memory_order_relaxed) == posted; i++)
-            __builtin_ia32_pause();
+        spin(&pool->posted, posted, false);
         if (atomic_load(&pool->posted) != posted)
             continue;
         /* Whoever posts after we counted ourselves sees the count; whoever posted before changed the word. */
@@ -158,8 +174,7 @@ void pool_run(struct pool *pool, pool_work *work, void *context, int units)
     if (atomic_load(&pool->sleepers) > 0)
         futex_wake(&pool->posted, units - 1 < pool->threads - 1 ? units - 1 : pool->threads - 1);
     take_units(pool);
-    for (int i = 0; i < SPIN_CALLER && atomic_load(&pool->done) != (uint32_t)units; i++)
-        __builtin_ia32_pause();
+    spin(&pool->done, (uint32_t)units, true);
     atomic_store(&pool->caller_sleeps, true);
     while ((done = atomic_load(&pool->done)) != (uint32_t)units)
         futex_wait(&pool->done, done);

@@ -1,9 +1,11 @@
 /* model_rate - tokens a second of the model alone, in one process, all shards here.  Not installed.
  *
- *     model_rate MODEL [-|f32|bf16] [THREADS]
+ *     model_rate MODEL [-|f32|bf16] [THREADS] [FLOOR]
  *
  * One line of JSON a case: prefill of a prompt (chunks of 256 rows), and decode of 1, 8, 32, 64 sequences that stand
- * at 128 positions.  Random ids; greedy; logits of every decoded row are computed and the best one is taken. */
+ * at 128 positions.  Random ids; greedy; logits of every decoded row are computed and the best one is taken.
+ * With FLOOR, the exit status is 1 when a case of several sequences gave fewer tokens a processor second (which neighbours on
+ * the machine change little). */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +34,8 @@ static int64_t cpu_ns(void)
 }
 
 static int64_t start, cpu_start;
+static double floor_rate;
+static bool slow;
 
 static void begin(void)
 {
@@ -47,6 +51,8 @@ static void report(const struct model *model, const char *name, int sequences, d
            "\"threads\": %d, \"family\": \"%s\"}\n",
            name, sequences, tokens * 1e9 / (double)ns, tokens * 1e9 / (double)cpu, weights_name(model_weights(model)), model_threads(model), model_family(model));
     fflush(stdout);
+    if (sequences > 1 && tokens * 1e9 / (double)cpu < floor_rate)
+        slow = true;
 }
 
 int main(int argc, char **argv)
@@ -65,10 +71,11 @@ int main(int argc, char **argv)
     unsigned seed = 1;
 
     if (argc < 2)
-        return fprintf(stderr, "usage: model_rate MODEL [-|f32|bf16] [THREADS]\n"), 1;
+        return fprintf(stderr, "usage: model_rate MODEL [-|f32|bf16] [THREADS] [FLOOR]\n"), 1;
     if (argc > 2 && strcmp(argv[2], "-") != 0 && !weights_parse(argv[2], &options.weights))
         return fprintf(stderr, "unknown weights %s\n", argv[2]), 1;
     options.threads = argc > 3 ? atoi(argv[3]) : 1;
+    floor_rate = argc > 4 ? atof(argv[4]) : 0;
     if (!model_open(&model, argv[1], &options, &err) || !model_seat_all(model, &err))
         fail(&err);
     step = forward_new(model, CHUNK, SEQUENCES);
@@ -116,5 +123,7 @@ int main(int argc, char **argv)
     experts_free(experts);
     forward_free(step);
     model_free(model);
-    return 0;
+    if (slow)
+        fprintf(stderr, "model_rate: below %g tokens a processor second\n", floor_rate);
+    return slow;
 }

@@ -5,6 +5,8 @@
 #include "tests/check.h"
 #include "tests/unit/checkpoint.h"
 
+#include <sys/stat.h>
+
 static bool try_open(const char *dir, struct model_options options, struct model **model, struct err *err)
 {
     options.threads = 1;
@@ -73,6 +75,28 @@ static void test_what_is_missing_is_named(void **state)
     snprintf(config, sizeof config, "%s/config.json", dir);
     CHECK(!try_open(config, (struct model_options){ 0 }, &model, &err));
     CHECK(strstr(err.text, "not a directory"));
+    checkpoint_remove(dir);
+}
+
+static void test_a_pipe_in_place_of_a_file_is_refused(void **state)
+{
+    static const char *const names[] = { "tokenizer.json", "model.safetensors", "model.safetensors.index.json", "config.json" };
+    char *dir = checkpoint_dir();
+
+    (void)state;
+    checkpoint_write(dir, CHECKPOINT_CONFIG, 1, (struct checkpoint_quirks){ 0 });
+    for (int i = 0; i < 4; i++) { /* each is found before the one before it is looked at */
+        char path[600];
+        struct model *model;
+        struct err err = { 0 };
+
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        unlink(path);
+        CHECK(mkfifo(path, 0600) == 0);
+        CHECK(!try_open(dir, (struct model_options){ 0 }, &model, &err));
+        if (!strstr(err.text, names[i]) || !strstr(err.text, "is not a regular file"))
+            fail_msg("%s", err.text);
+    }
     checkpoint_remove(dir);
 }
 
@@ -211,6 +235,7 @@ int main(void)
         cmocka_unit_test(test_a_checkpoint_that_does_not_fit_its_configuration_is_refused),
         cmocka_unit_test(test_layers_beyond_the_configuration_are_ignored),
         cmocka_unit_test(test_what_is_missing_is_named),
+        cmocka_unit_test(test_a_pipe_in_place_of_a_file_is_refused),
         cmocka_unit_test(test_a_truncated_file_is_refused),
         cmocka_unit_test(test_the_fingerprint_says_what_the_model_is),
         cmocka_unit_test(test_memory_is_told_as_it_is),

@@ -341,7 +341,7 @@ bool config_load(struct model_config *config, const char *path, int shards, stru
     char *text = NULL;
     ssize_t n, size = 0;
     bool ok = false;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not hold us */
 
     if (fd < 0)
         return err_errno(err, "open %s", path);

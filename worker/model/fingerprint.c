@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "worker/model/inside.h"
 
@@ -41,12 +42,18 @@ static bool hash_file(crypto_generichash_state *state, const char *dir, const ch
     uint64_t size = 0;
     char *path;
     size_t n;
+    struct stat st;
     FILE *file;
     bool ok;
 
     hash_text(state, name);
     if (asprintf(&path, "%s/%s", dir, name) < 0)
         return err_set(err, ERR_IO, "no memory to read %s/%s", dir, name);
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) { /* a pipe would hold us */
+        err_set(err, ERR_INPUT, "%s is not a regular file", path);
+        free(path);
+        return false;
+    }
     file = fopen(path, "rbe");
     if (!file) {
         ok = errno == ENOENT || err_errno(err, "open %s", path);

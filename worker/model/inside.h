@@ -64,9 +64,9 @@ void route_choose(const struct model_config *config, const float *score, struct 
 /* fingerprint.c */
 bool fingerprint_compute(struct model *model, const char *dir, struct err *err);
 
-/* One call of a stage does about so many multiply-adds a thread: 20 ms at 15 GFLOP/s.  A thousandth of that is
- * the least that is worth another thread. */
-enum { PIECE_MACS = 150 * 1000 * 1000, PIECE_UNITS = 1000 };
+/* One call of a stage does about so many multiply-adds a thread: 20 ms at 15 GFLOP/s.  A three-hundredth of that, some
+ * ten microseconds, is the least that is worth another thread. */
+enum { PIECE_MACS = 150 * 1000 * 1000, PIECE_UNITS = 300 };
 
 enum {
     MLP_ROWS = 256,      /* rows that go through a dense or shared MLP together */

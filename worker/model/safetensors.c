@@ -214,7 +214,7 @@ static bool map_file(struct mapped *file, const char *dir, const char *name, str
         file->path = NULL;
         return err_set(err, ERR_IO, "no memory to open %s/%s", dir, name);
     }
-    fd = open(file->path, O_RDONLY | O_CLOEXEC);
+    fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not hold us */
     if (fd < 0)
         return err_errno(err, "open %s", file->path);
     if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
@@ -288,7 +288,11 @@ static bool open_index(struct safetensors *s, const char *dir, const char *index
     const char *name;
     bool ok = false;
 
-    if (stat(index, &st) == 0 && st.st_size > SAFETENSORS_INDEX_MAX)
+    if (stat(index, &st))
+        return err_errno(err, "open %s", index);
+    if (!S_ISREG(st.st_mode))
+        return err_set(err, ERR_INPUT, "%s is not a regular file", index);
+    if (st.st_size > SAFETENSORS_INDEX_MAX)
         return err_set(err, ERR_LIMIT, "%s: %lld bytes; expected at most %d", index, (long long)st.st_size,
                        SAFETENSORS_INDEX_MAX);
     root = json_load_file(index, JSON_REJECT_DUPLICATES, &at);
