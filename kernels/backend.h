@@ -56,9 +56,9 @@ struct backend {
     /* x = exp(x - max); returns the sum. */
     float (*exp_sum)(float *x, int n, float max);
 
-    void (*add)(float *into, const float *x, int n);                  /* into += x */
-    void (*add_scaled)(float *into, const float *x, float by, int n); /* into = fma(x, by, into) */
-    void (*scale)(float *x, float by, int n);                         /* x *= by */
+    void (*add)(float *into, const float *x, int n);                     /* into += x */
+    void (*add_scaled)(float *into, const float *x, float by, int n);    /* into = fma(x, by, into) */
+    void (*scale)(float *x, float by, int n);                            /* x *= by */
     void (*merge)(float *into, float a, const float *x, float b, int n); /* into = into * a + x * b */
 
     /* Pairs (2i, 2i+1) rotated by the angle of (cos[i], sin[i]). */

@@ -18,14 +18,14 @@
 enum { UNIT_BITS = 21 };
 #define UNIT_MASK (((uint64_t)1 << UNIT_BITS) - 1)
 
-/* How long a thread looks before it sleeps: about what sleeping and waking cost.  By the clock, since a pause takes
- * from 5 to 140 cycles. */
+/* How long a thread looks before it sleeps: about what sleeping and waking cost.  By the clock, since a pause
+ * takes from 5 to 140 cycles. */
 enum { SPIN_NS = 20000, SPIN_PAUSES = 32 };
 
 struct pool {
-    _Atomic uint64_t word;    /* job << 42 | next unit << 21 | units */
-    _Atomic uint32_t done;    /* units finished; the caller sleeps on it */
-    _Atomic uint32_t posted;  /* grows with each job; threads sleep on it */
+    _Atomic uint64_t word;   /* job << 42 | next unit << 21 | units */
+    _Atomic uint32_t done;   /* units finished; the caller sleeps on it */
+    _Atomic uint32_t posted; /* grows with each job; threads sleep on it */
     _Atomic uint32_t sleepers;
     _Atomic bool caller_sleeps;
     _Atomic bool stop;
@@ -134,7 +134,8 @@ bool pool_new(struct pool **out, int threads, struct err *err)
         if (failed) {
             stop_threads(pool);
             free(pool);
-            return err_set(err, ERR_IO, "start compute thread %d of %d: %s", i + 1, threads, strerror(failed));
+            return err_set(err, ERR_IO, "start compute thread %d of %d: %s", i + 1, threads,
+                           strerror(failed));
         }
         pool->started++;
     }

@@ -3,8 +3,9 @@
  * dot.  Weights stay as the file has them, [out, in] row-major, so nothing is packed or copied.  An
  * output element has one accumulator of eight lanes that walks k in steps of eight (the tail is padded
  * with zeros), and the lanes are added in one fixed tree at the end.  A register tile holds several rows
- * and outputs (4 x 3, 3 x 4, 2 x 4, 1 x 8) only to load less; it does not change any element's sequence of operations.
- * With many rows, bf16 weights are widened once into a scratch that stays in the cache (widening is exact).
+ * and outputs (4 x 3, 3 x 4, 2 x 4, 1 x 8) only to load less; it does not change any element's sequence of
+ * operations. With many rows, bf16 weights are widened once into a scratch that stays in the cache (widening
+ * is exact).
  *
  * mix.  Vectorised along the columns: one accumulator lane an element, ascending j.
  *
@@ -19,10 +20,10 @@
 #define INLINE static inline __attribute__((always_inline))
 
 enum {
-    WIDE_FLOATS = 24 * 1024,         /* scratch of widened weights: 96 KiB of stack */
-    WIDE_ROWS_MIN = 12,              /* from so many rows on, widening once is cheaper than in every tile */
-    CHUNK_FLOATS = 64 * 1024,        /* rows of x that are worked on together: 256 KiB, within L2 */
-    BLOCK_BYTES = 24 * 1024,         /* weights that are worked on together: within L1 */
+    WIDE_FLOATS = 24 * 1024,  /* scratch of widened weights: 96 KiB of stack */
+    WIDE_ROWS_MIN = 12,       /* from so many rows on, widening once is cheaper than in every tile */
+    CHUNK_FLOATS = 64 * 1024, /* rows of x that are worked on together: 256 KiB, within L2 */
+    BLOCK_BYTES = 24 * 1024,  /* weights that are worked on together: within L1 */
 };
 
 static bool avx2_usable(struct err *err)
@@ -31,8 +32,10 @@ static bool avx2_usable(struct err *err)
 
     __builtin_cpu_init();
     /* F16C is asked of cpuid itself: not every compiler knows its name. */
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_F16C) || !__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
-        return err_set(err, ERR_IO, "this CPU lacks AVX2, FMA or F16C, which the kernel family cpu-avx2 needs");
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_F16C) || !__builtin_cpu_supports("avx2") ||
+        !__builtin_cpu_supports("fma"))
+        return err_set(err, ERR_IO,
+                       "this CPU lacks AVX2, FMA or F16C, which the kernel family cpu-avx2 needs");
     return true;
 }
 
@@ -48,7 +51,8 @@ INLINE __m256 load8(const void *data, enum number number, size_t i)
     if (number == NUMBER_F32)
         return _mm256_loadu_ps((const float *)data + i);
     return _mm256_castsi256_ps(_mm256_slli_epi32(
-        _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)((const char *)data + 2 * i))), 16));
+        _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)((const char *)data + 2 * i))),
+        16));
 }
 
 /* The first n < 8 values, zeros behind; reads nothing beyond them. */
@@ -84,8 +88,8 @@ INLINE float lanes_sum(__m256 a)
 /* ---- dot --------------------------------------------------------------------------------------- */
 
 /* R rows by O outputs.  w points at output 0 of the tile; out at [row 0, output 0]. */
-INLINE void dot_tile(const int R, const int O, float *out, size_t out_stride, const float *const *x, const void *w,
-                     enum number number, size_t w_stride, int k)
+INLINE void dot_tile(const int R, const int O, float *out, size_t out_stride, const float *const *x,
+                     const void *w, enum number number, size_t w_stride, int k)
 {
     __m256 sum[12];
     float done[12];
@@ -131,39 +135,49 @@ INLINE void dot_tile(const int R, const int O, float *out, size_t out_stride, co
             out[(size_t)r * out_stride + (size_t)o] = done[r * O + o];
 }
 
-INLINE void dot_outputs(const int R, const int O, float *out, size_t out_stride, const float *const *x, const void *w,
-                        enum number number, size_t w_stride, int outputs, int k)
+INLINE void dot_outputs(const int R, const int O, float *out, size_t out_stride, const float *const *x,
+                        const void *w, enum number number, size_t w_stride, int outputs, int k)
 {
     int o = 0;
 
     for (; o + O <= outputs; o += O)
-        dot_tile(R, O, out + o, out_stride, x, (const char *)w + (size_t)o * w_stride * number_bytes(number), number,
-                 w_stride, k);
+        dot_tile(R, O, out + o, out_stride, x, (const char *)w + (size_t)o * w_stride * number_bytes(number),
+                 number, w_stride, k);
     for (; o < outputs; o++)
-        dot_tile(R, 1, out + o, out_stride, x, (const char *)w + (size_t)o * w_stride * number_bytes(number), number,
-                 w_stride, k);
+        dot_tile(R, 1, out + o, out_stride, x, (const char *)w + (size_t)o * w_stride * number_bytes(number),
+                 number, w_stride, k);
 }
 
 INLINE void dot_rows_of(int rows, float *out, size_t out_stride, const float *const *x, const void *w,
                         enum number number, size_t w_stride, int outputs, int k)
 {
+    /* clang-format off: a table */
     switch (rows) {
-    case 1: dot_outputs(1, 8, out, out_stride, x, w, number, w_stride, outputs, k); break;
-    case 2: dot_outputs(2, 4, out, out_stride, x, w, number, w_stride, outputs, k); break;
-    case 3: dot_outputs(3, 4, out, out_stride, x, w, number, w_stride, outputs, k); break;
-    default: dot_outputs(4, 3, out, out_stride, x, w, number, w_stride, outputs, k); break;
+    case 1:
+        dot_outputs(1, 8, out, out_stride, x, w, number, w_stride, outputs, k);
+        break;
+    case 2:
+        dot_outputs(2, 4, out, out_stride, x, w, number, w_stride, outputs, k);
+        break;
+    case 3:
+        dot_outputs(3, 4, out, out_stride, x, w, number, w_stride, outputs, k);
+        break;
+    default:
+        dot_outputs(4, 3, out, out_stride, x, w, number, w_stride, outputs, k);
+        break;
     }
+    /* clang-format on */
 }
 
 /* Up to 4 rows against some outputs. */
-static void dot_f32(int rows, float *out, size_t out_stride, const float *const *x, const void *w, size_t w_stride,
-                    int outputs, int k)
+static void dot_f32(int rows, float *out, size_t out_stride, const float *const *x, const void *w,
+                    size_t w_stride, int outputs, int k)
 {
     dot_rows_of(rows, out, out_stride, x, w, NUMBER_F32, w_stride, outputs, k);
 }
 
-static void dot_bf16(int rows, float *out, size_t out_stride, const float *const *x, const void *w, size_t w_stride,
-                     int outputs, int k)
+static void dot_bf16(int rows, float *out, size_t out_stride, const float *const *x, const void *w,
+                     size_t w_stride, int outputs, int k)
 {
     dot_rows_of(rows, out, out_stride, x, w, NUMBER_BF16, w_stride, outputs, k);
 }
@@ -179,8 +193,8 @@ static void widen_bf16(float *out, const void *x, int n)
 }
 
 /* rows of x (at most a chunk) against one block of outputs */
-static void dot_block(float *out, size_t out_stride, const float *x, size_t x_stride, const uint16_t *row, int rows,
-                      const void *w, enum number number, size_t w_stride, int outputs, int k)
+static void dot_block(float *out, size_t out_stride, const float *x, size_t x_stride, const uint16_t *row,
+                      int rows, const void *w, enum number number, size_t w_stride, int outputs, int k)
 {
     for (int m = 0; m < rows; m += 4) {
         int group = rows - m < 4 ? rows - m : 4;
@@ -203,8 +217,8 @@ static int block_outputs(size_t room, size_t each)
     return n < 24 ? 24 : n > 4096 ? 4096 : (int)n;
 }
 
-static void dot_wide(float *out, size_t out_stride, const float *x, size_t x_stride, const uint16_t *row, int rows,
-                     const void *w, size_t w_stride, int from, int to, int k)
+static void dot_wide(float *out, size_t out_stride, const float *x, size_t x_stride, const uint16_t *row,
+                     int rows, const void *w, size_t w_stride, int from, int to, int k)
 {
     float wide[WIDE_FLOATS];
     int block = WIDE_FLOATS / k / 3 * 3;
@@ -218,8 +232,8 @@ static void dot_wide(float *out, size_t out_stride, const float *x, size_t x_str
     }
 }
 
-static void avx2_dot(float *out, size_t out_stride, const float *x, size_t x_stride, const uint16_t *row, int rows,
-                     const void *w, enum number number, size_t w_stride, int from, int to, int k)
+static void avx2_dot(float *out, size_t out_stride, const float *x, size_t x_stride, const uint16_t *row,
+                     int rows, const void *w, enum number number, size_t w_stride, int from, int to, int k)
 {
     int chunk = (int)((size_t)CHUNK_FLOATS / (size_t)(k ? k : 1)) / 4 * 4;
     int block = block_outputs(BLOCK_BYTES, (size_t)k * number_bytes(number));
@@ -276,7 +290,8 @@ INLINE void mix_tile(const int R, const int C, float *out, size_t out_stride, co
             _mm256_storeu_ps(out + (size_t)r * out_stride + 8 * (size_t)c, sum[r * C + c]);
 }
 
-INLINE void mix_tail(float *out, const float *p, const void *b, enum number number, size_t b_stride, int k, int n)
+INLINE void mix_tail(float *out, const float *p, const void *b, enum number number, size_t b_stride, int k,
+                     int n)
 {
     __m256 sum = _mm256_setzero_ps();
 
@@ -285,37 +300,38 @@ INLINE void mix_tail(float *out, const float *p, const void *b, enum number numb
     _mm256_maskstore_ps(out, tail_mask(n), sum);
 }
 
-INLINE void mix_columns(const int R, const int C, float *out, size_t out_stride, const float *p, size_t p_stride,
-                        const void *b, enum number number, size_t b_stride, int k, int columns)
+INLINE void mix_columns(const int R, const int C, float *out, size_t out_stride, const float *p,
+                        size_t p_stride, const void *b, enum number number, size_t b_stride, int k,
+                        int columns)
 {
     int c = 0;
 
     for (; c + 8 * C <= columns; c += 8 * C)
-        mix_tile(R, C, out + c, out_stride, p, p_stride, (const char *)b + (size_t)c * number_bytes(number), number,
-                 b_stride, k);
+        mix_tile(R, C, out + c, out_stride, p, p_stride, (const char *)b + (size_t)c * number_bytes(number),
+                 number, b_stride, k);
     for (; c + 8 <= columns; c += 8)
-        mix_tile(R, 1, out + c, out_stride, p, p_stride, (const char *)b + (size_t)c * number_bytes(number), number,
-                 b_stride, k);
+        mix_tile(R, 1, out + c, out_stride, p, p_stride, (const char *)b + (size_t)c * number_bytes(number),
+                 number, b_stride, k);
     if (c < columns)
         for (int r = 0; r < R; r++)
             mix_tail(out + (size_t)r * out_stride + c, p + (size_t)r * p_stride,
                      (const char *)b + (size_t)c * number_bytes(number), number, b_stride, k, columns - c);
 }
 
-INLINE void mix_number(float *out, size_t out_stride, const float *p, size_t p_stride, int rows, const void *b,
-                       enum number number, size_t b_stride, int k, int columns)
+INLINE void mix_number(float *out, size_t out_stride, const float *p, size_t p_stride, int rows,
+                       const void *b, enum number number, size_t b_stride, int k, int columns)
 {
     int m = 0;
 
     for (; m + 4 <= rows; m += 4)
-        mix_columns(4, 3, out + (size_t)m * out_stride, out_stride, p + (size_t)m * p_stride, p_stride, b, number,
-                    b_stride, k, columns);
+        mix_columns(4, 3, out + (size_t)m * out_stride, out_stride, p + (size_t)m * p_stride, p_stride, b,
+                    number, b_stride, k, columns);
     for (; m + 2 <= rows; m += 2)
-        mix_columns(2, 4, out + (size_t)m * out_stride, out_stride, p + (size_t)m * p_stride, p_stride, b, number,
-                    b_stride, k, columns);
+        mix_columns(2, 4, out + (size_t)m * out_stride, out_stride, p + (size_t)m * p_stride, p_stride, b,
+                    number, b_stride, k, columns);
     if (m < rows)
-        mix_columns(1, 8, out + (size_t)m * out_stride, out_stride, p + (size_t)m * p_stride, p_stride, b, number,
-                    b_stride, k, columns);
+        mix_columns(1, 8, out + (size_t)m * out_stride, out_stride, p + (size_t)m * p_stride, p_stride, b,
+                    number, b_stride, k, columns);
 }
 
 static void avx2_mix(float *out, size_t out_stride, const float *p, size_t p_stride, int rows, const void *b,
@@ -338,7 +354,8 @@ INLINE __m256 exp8(__m256 x)
     __m256 n, r, y;
 
     x = _mm256_min_ps(high, _mm256_max_ps(low, x)); /* in this order a NaN stays */
-    n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)),
+                        _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
     r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
     y = _mm256_set1_ps(1.9875691500e-4f);
@@ -376,7 +393,8 @@ static void avx2_rms_norm(float *out, const float *x, const float *gain, int n, 
     }
     by = _mm256_set1_ps(1.0f / __builtin_sqrtf(lanes_sum(sum) / (float)n + eps));
     for (i = 0; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(out + i, _mm256_mul_ps(_mm256_mul_ps(_mm256_loadu_ps(x + i), by), _mm256_loadu_ps(gain + i)));
+        _mm256_storeu_ps(out + i,
+                         _mm256_mul_ps(_mm256_mul_ps(_mm256_loadu_ps(x + i), by), _mm256_loadu_ps(gain + i)));
     if (i < n)
         _mm256_maskstore_ps(out + i, tail_mask(n - i),
                             _mm256_mul_ps(_mm256_mul_ps(load_tail(x, NUMBER_F32, (size_t)i, n - i), by),
@@ -481,7 +499,8 @@ INLINE __m128i narrow8(__m256 x)
 {
     __m256i bits = _mm256_castps_si256(x);
     __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    __m256i even = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd), 16);
+    __m256i even =
+        _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd), 16);
     __m256i nan = _mm256_or_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(0x40));
     __m256i half = _mm256_blendv_epi8(even, nan, _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
 

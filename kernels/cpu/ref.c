@@ -29,8 +29,8 @@ static bool ref_usable(struct err *err)
     return true;
 }
 
-static void ref_dot(float *out, size_t out_stride, const float *x, size_t x_stride, const uint16_t *row, int rows,
-                    const void *w, enum number number, size_t w_stride, int from, int to, int k)
+static void ref_dot(float *out, size_t out_stride, const float *x, size_t x_stride, const uint16_t *row,
+                    int rows, const void *w, enum number number, size_t w_stride, int from, int to, int k)
 {
     for (int m = 0; m < rows; m++)
         for (int o = from; o < to; o++) {

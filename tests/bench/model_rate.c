@@ -2,10 +2,10 @@
  *
  *     model_rate MODEL [-|f32|bf16] [THREADS] [FLOOR]
  *
- * One line of JSON a case: prefill of a prompt (chunks of 256 rows), and decode of 1, 8, 32, 64 sequences that stand
- * at 128 positions.  Random ids; greedy; logits of every decoded row are computed and the best one is taken.
- * With FLOOR, the exit status is 1 when a case of several sequences gave fewer tokens a processor second (which neighbours on
- * the machine change little). */
+ * One line of JSON a case: prefill of a prompt (chunks of 256 rows), and decode of 1, 8, 32, 64 sequences
+ * that stand at 128 positions.  Random ids; greedy; logits of every decoded row are computed and the best one
+ * is taken. With FLOOR, the exit status is 1 when a case of several sequences gave fewer tokens a processor
+ * second (which neighbours on the machine change little). */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,9 +47,11 @@ static void report(const struct model *model, const char *name, int sequences, d
 {
     int64_t ns = clock_now_ns() - start, cpu = cpu_ns() - cpu_start;
 
-    printf("{\"bench\": \"engine\", \"case\": \"%s\", \"sequences\": %d, \"value\": %.1f, \"unit\": \"tokens/s\", \"tokens_per_cpu_s\": %.1f, \"weights\": \"%s\", "
+    printf("{\"bench\": \"engine\", \"case\": \"%s\", \"sequences\": %d, \"value\": %.1f, \"unit\": "
+           "\"tokens/s\", \"tokens_per_cpu_s\": %.1f, \"weights\": \"%s\", "
            "\"threads\": %d, \"family\": \"%s\"}\n",
-           name, sequences, tokens * 1e9 / (double)ns, tokens * 1e9 / (double)cpu, weights_name(model_weights(model)), model_threads(model), model_family(model));
+           name, sequences, tokens * 1e9 / (double)ns, tokens * 1e9 / (double)cpu,
+           weights_name(model_weights(model)), model_threads(model), model_family(model));
     fflush(stdout);
     if (sequences > 1 && tokens * 1e9 / (double)cpu < floor_rate)
         slow = true;
@@ -93,8 +95,10 @@ int main(int argc, char **argv)
         begin();
         for (int s = 0; s < SEQUENCES; s += CHUNK / PROMPT) {
             for (int i = 0; i < CHUNK; i++)
-                row[i] = (struct forward_row){ &sequence[s + i / PROMPT],
-                                               (int32_t)(rand_r(&seed) % (unsigned)model_config(model)->vocab), i % PROMPT, false, false };
+                row[i] =
+                    (struct forward_row){ &sequence[s + i / PROMPT],
+                                          (int32_t)(rand_r(&seed) % (unsigned)model_config(model)->vocab),
+                                          i % PROMPT, false, false };
             if (!forward_run(step, experts, row, CHUNK, &err))
                 fail(&err);
         }
@@ -112,7 +116,8 @@ int main(int argc, char **argv)
             while (!forward_logits(step, 0, count))
                 ;
             for (int s = 0; s < count; s++)
-                token[s] = sample_token(sampler, forward_logits_of(step, s), model_config(model)->vocab, &greedy, (uint32_t)g);
+                token[s] = sample_token(sampler, forward_logits_of(step, s), model_config(model)->vocab,
+                                        &greedy, (uint32_t)g);
         }
         report(model, "decode", count, (double)count * GENERATED);
     }

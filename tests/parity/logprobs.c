@@ -3,8 +3,8 @@
  *     logprobs MODEL WEIGHTS(-|f32|bf16) THREADS CHUNK(0: all at once) < lines
  *
  * Each line of stdin is "<prompt length> <id> <id> ...": the first ids form the prompt, the others are
- * fed as generated positions.  For each line, one line of JSON: {"logprobs": [[...], ...]}, log-probs over the
- * whole vocabulary at every position, in full precision.  All lines go through the model together in one
+ * fed as generated positions.  For each line, one line of JSON: {"logprobs": [[...], ...]}, log-probs over
+ * the whole vocabulary at every position, in full precision.  All lines go through the model together in one
  * mixed batch, CHUNK rows of each prompt a step. */
 
 #include <stdio.h>
@@ -54,7 +54,9 @@ int main(int argc, char **argv)
 {
     static struct line line[LINES_MAX];
     static struct forward_row row[ROWS_MAX];
-    static struct { int line, position; } from[ROWS_MAX];
+    static struct {
+        int line, position;
+    } from[ROWS_MAX];
     struct model_options options = { .weights = WEIGHTS_OF_CHECKPOINT };
     struct err err;
     struct model *model;
@@ -95,7 +97,8 @@ int main(int argc, char **argv)
                     break;
                 from[rows].line = l;
                 from[rows].position = line[l].at;
-                row[rows++] = (struct forward_row){ &line[l].cache, line[l].id[line[l].at], line[l].at, generated, true };
+                row[rows++] = (struct forward_row){ &line[l].cache, line[l].id[line[l].at], line[l].at,
+                                                    generated, true };
                 line[l].at++;
             }
         if (rows == 0)

@@ -13,9 +13,22 @@
 
 #include "worker/model/inside.h"
 
-#define LATENT_EPS 1e-6f /* DeepSeek's code builds the latents' norms with the default, whatever config.json says */
+/* DeepSeek's code builds the latents' norms with the default, whatever config.json says. */
+#define LATENT_EPS 1e-6f
 
-enum phase { NORM, PROJECT_Q, PROJECT_KV, LATENT, PROJECT_Q_B, ROTATE, EXPANDED, ABSORB, ABSORBED, UNABSORB, OUTPUT };
+enum phase {
+    NORM,        /* u = norm(x) */
+    PROJECT_Q,   /* q, or q_a */
+    PROJECT_KV,  /* kv */
+    LATENT,      /* kv normalised, rotated, rounded into the cache; q_a normalised */
+    PROJECT_Q_B, /* q from q_a */
+    ROTATE,      /* q rotated and scaled */
+    EXPANDED,    /* all rows of prompts */
+    ABSORB,      /* generated rows, a group at a time: in, over the cache, out */
+    ABSORBED,
+    UNABSORB,
+    OUTPUT, /* x += o */
+};
 
 static int smaller(int a, int b)
 {
@@ -37,6 +50,53 @@ struct attend {
     int head_groups;
 };
 
+/* A head's part of a row; g counts rows of the group of generated rows in work. */
+static float *query(const struct forward *s, int row, int head) /* [qk] */
+{
+    const struct model_config *c = &s->model->config;
+
+    return s->q + ((size_t)row * (size_t)c->heads + (size_t)head) * (size_t)config_qk(c);
+}
+
+static float *attended(const struct forward *s, int row, int head) /* [v_head] */
+{
+    const struct model_config *c = &s->model->config;
+
+    return s->attended + ((size_t)row * (size_t)c->heads + (size_t)head) * (size_t)c->v_head;
+}
+
+static float *absorbed_query(const struct forward *s, int g, int head) /* [kv_lora + qk_rope] */
+{
+    const struct model_config *c = &s->model->config;
+
+    return s->q_absorbed + ((size_t)g * (size_t)c->heads + (size_t)head) * (size_t)config_latent(c);
+}
+
+static float *absorbed_value(const struct forward *s, int g, int head) /* [kv_lora] */
+{
+    const struct model_config *c = &s->model->config;
+
+    return s->z + ((size_t)g * (size_t)c->heads + (size_t)head) * (size_t)c->kv_lora;
+}
+
+/* A head's rows of kv_b: for its key, [qk_nope, kv_lora]; for its value, [v_head, kv_lora]. */
+static const void *key_rows(const struct forward *s, int layer, int head)
+{
+    const struct model_config *c = &s->model->config;
+    const struct matrix *kv_b = &s->model->layer[layer].kv_b;
+    size_t rows = (size_t)head * (size_t)(c->qk_nope + c->v_head);
+
+    return (const char *)kv_b->data + rows * (size_t)c->kv_lora * number_bytes(kv_b->number);
+}
+
+static const void *value_rows(const struct forward *s, int layer, int head)
+{
+    const struct model_config *c = &s->model->config;
+
+    return (const char *)key_rows(s, layer, head) +
+           (size_t)c->qk_nope * (size_t)c->kv_lora * number_bytes(s->model->layer[layer].kv_b.number);
+}
+
 /* ---- rows to queries and cache --------------------------------------------------------------------- */
 
 static void latent_unit(void *context, int unit)
@@ -46,7 +106,8 @@ static void latent_unit(void *context, int unit)
     const struct model_config *c = &s->model->config;
     const struct layer_weights *w = s->model->layer + a->layer;
     const struct backend *b = s->model->backend;
-    int from = (int)((int64_t)s->row_count * unit / a->units), to = (int)((int64_t)s->row_count * (unit + 1) / a->units);
+    int from = (int)((int64_t)s->row_count * unit / a->units),
+        to = (int)((int64_t)s->row_count * (unit + 1) / a->units);
 
     for (int r = from; r < to; r++) {
         float *kv = s->kv + (size_t)r * (size_t)config_latent(c);
@@ -54,7 +115,8 @@ static void latent_unit(void *context, int unit)
 
         b->rms_norm(kv, kv, w->kv_a_norm, c->kv_lora, LATENT_EPS);
         b->rotate(kv + c->kv_lora, s->cosine + rope, s->sine + rope, c->qk_rope / 2);
-        b->narrow(cache_row(s->row[r].sequence, a->layer, s->row[r].position), model_carrier(s->model), kv, config_latent(c));
+        b->narrow(cache_row(s->row[r].sequence, a->layer, s->row[r].position), model_carrier(s->model), kv,
+                  config_latent(c));
         if (c->q_lora > 0) {
             float *q_a = s->q_a + (size_t)r * (size_t)c->q_lora;
 
@@ -70,7 +132,8 @@ static void rotate_unit(void *context, int unit)
     const struct model_config *c = &s->model->config;
     const struct backend *b = s->model->backend;
     int qk = config_qk(c);
-    int from = (int)((int64_t)s->row_count * unit / a->units), to = (int)((int64_t)s->row_count * (unit + 1) / a->units);
+    int from = (int)((int64_t)s->row_count * unit / a->units),
+        to = (int)((int64_t)s->row_count * (unit + 1) / a->units);
 
     for (int r = from; r < to; r++) {
         float *q = s->q + (size_t)r * (size_t)c->heads * (size_t)qk;
@@ -92,8 +155,8 @@ static void block_softmax(const struct backend *b, float *score, int count, floa
 }
 
 /* Merges a block into what came before it: out [width], *max, *sum. */
-static void block_merge(const struct backend *b, float *out, float *max, float *sum, const float *vector, float block_max,
-                        float block_sum, int width, bool first)
+static void block_merge(const struct backend *b, float *out, float *max, float *sum, const float *vector,
+                        float block_max, float block_sum, int width, bool first)
 {
     float top, before, now;
 
@@ -129,47 +192,50 @@ static void expand_block(const struct attend *a, float *scratch, int head, int b
 {
     struct forward *s = a->step;
     const struct model_config *c = &s->model->config;
-    const struct layer_weights *w = s->model->layer + a->layer;
     const struct backend *b = s->model->backend;
-    int qk = config_qk(c), latent = config_latent(c), first = block * CACHE_PAGE, n = c->heads;
-    int last = s->row[a->to - 1].position, count = smaller(CACHE_PAGE, last + 1 - first);
+    enum number number = s->model->layer[a->layer].kv_b.number;
+    int qk = config_qk(c), latent = config_latent(c), v_head = c->v_head, first = block * CACHE_PAGE;
+    int count = smaller(CACHE_PAGE, s->row[a->to - 1].position + 1 - first); /* keys there are */
+    size_t q_stride = (size_t)c->heads * (size_t)qk, latent_stride = (size_t)latent;
     float *wide = scratch, *key = wide + CACHE_PAGE * latent, *value = key + CACHE_PAGE * qk;
-    float *score = value + CACHE_PAGE * c->v_head, *vector = score + EXPAND_ROWS * CACHE_PAGE;
-    const char *kv_b = (const char *)w->kv_b.data + (size_t)head * (size_t)(c->qk_nope + c->v_head) * (size_t)c->kv_lora *
-                                                        number_bytes(w->kv_b.number);
+    float *score = value + CACHE_PAGE * v_head, *vector = score + EXPAND_ROWS * CACHE_PAGE;
     int row = larger(a->from, a->from + first - s->row[a->from].position);
 
-    b->widen(wide, cache_row(s->row[a->from].sequence, a->layer, first), model_carrier(s->model), count * latent);
-    b->dot(key, (size_t)qk, wide, (size_t)latent, NULL, count, kv_b, w->kv_b.number, (size_t)c->kv_lora, 0, c->qk_nope, c->kv_lora);
+    b->widen(wide, cache_row(s->row[a->from].sequence, a->layer, first), model_carrier(s->model),
+             count * latent);
+    b->dot(key, (size_t)qk, wide, latent_stride, NULL, count, key_rows(s, a->layer, head), number,
+           (size_t)c->kv_lora, 0, c->qk_nope, c->kv_lora);
     for (int j = 0; j < count; j++)
         memcpy(key + j * qk + c->qk_nope, wide + j * latent + c->kv_lora, (size_t)c->qk_rope * sizeof *key);
-    b->dot(value, (size_t)c->v_head, wide, (size_t)latent, NULL, count,
-           kv_b + (size_t)c->qk_nope * (size_t)c->kv_lora * number_bytes(w->kv_b.number), w->kv_b.number, (size_t)c->kv_lora, 0,
-           c->v_head, c->kv_lora);
+    b->dot(value, (size_t)v_head, wide, latent_stride, NULL, count, value_rows(s, a->layer, head), number,
+           (size_t)c->kv_lora, 0, v_head, c->kv_lora);
 
     for (; row < a->to; row += EXPAND_ROWS) {
-        int rows = smaller(EXPAND_ROWS, a->to - row), whole = 0;
+        int rows = smaller(EXPAND_ROWS, a->to - row), part = 0;
+        int seen[EXPAND_ROWS]; /* keys of the block that a row may see */
         float max[EXPAND_ROWS], sum[EXPAND_ROWS];
 
-        b->dot(score, CACHE_PAGE, s->q + ((size_t)row * (size_t)n + (size_t)head) * (size_t)qk, (size_t)n * (size_t)qk, NULL, rows,
-               key, NUMBER_F32, (size_t)qk, 0, count, qk);
-        for (int r = 0; r < rows; r++)
-            block_softmax(b, score + r * CACHE_PAGE, smaller(CACHE_PAGE, s->row[row + r].position + 1 - first), &max[r], &sum[r]);
-        /* Rows that see the whole block go together; the others see a key more each. */
-        while (whole < rows && s->row[row + rows - 1 - whole].position + 1 - first >= CACHE_PAGE)
-            whole++;
-        for (int r = 0; r < rows - whole; r++)
-            b->mix(vector + r * c->v_head, (size_t)c->v_head, score + r * CACHE_PAGE, CACHE_PAGE, 1, value, NUMBER_F32,
-                   (size_t)c->v_head, s->row[row + r].position + 1 - first, c->v_head);
-        b->mix(vector + (rows - whole) * c->v_head, (size_t)c->v_head, score + (rows - whole) * CACHE_PAGE, CACHE_PAGE, whole, value,
-               NUMBER_F32, (size_t)c->v_head, CACHE_PAGE, c->v_head);
+        b->dot(score, CACHE_PAGE, query(s, row, head), q_stride, NULL, rows, key, NUMBER_F32, (size_t)qk, 0,
+               count, qk);
         for (int r = 0; r < rows; r++) {
-            size_t at = (size_t)(row + r) * (size_t)n + (size_t)head;
-            float *out = s->attended + at * (size_t)c->v_head;
+            seen[r] = smaller(CACHE_PAGE, s->row[row + r].position + 1 - first);
+            block_softmax(b, score + r * CACHE_PAGE, seen[r], &max[r], &sum[r]);
+        }
+        /* The first rows may see a part of the block, a key more each; those that see all of it go together.
+         */
+        for (; part < rows && seen[part] < CACHE_PAGE; part++)
+            b->mix(vector + part * v_head, (size_t)v_head, score + part * CACHE_PAGE, CACHE_PAGE, 1, value,
+                   NUMBER_F32, (size_t)v_head, seen[part], v_head);
+        b->mix(vector + part * v_head, (size_t)v_head, score + part * CACHE_PAGE, CACHE_PAGE, rows - part,
+               value, NUMBER_F32, (size_t)v_head, CACHE_PAGE, v_head);
+        for (int r = 0; r < rows; r++) {
+            size_t at = (size_t)(row + r) * (size_t)c->heads + (size_t)head;
+            float *out = attended(s, row + r, head);
 
-            block_merge(b, out, s->block_max + at, s->block_sum + at, vector + r * c->v_head, max[r], sum[r], c->v_head, block == 0);
+            block_merge(b, out, s->block_max + at, s->block_sum + at, vector + r * v_head, max[r], sum[r],
+                        v_head, block == 0);
             if (block == s->row[row + r].position / CACHE_PAGE)
-                b->scale(out, 1 / s->block_sum[at], c->v_head);
+                b->scale(out, 1 / s->block_sum[at], v_head);
         }
     }
 }
@@ -216,7 +282,8 @@ static bool expanded_piece(struct forward *s, int layer, int64_t *budget)
             a.head_to = smaller(c->heads, s->head + larger(1, (int)(*budget / head_macs)));
         }
         head_macs *= a.block_to - a.block_from;
-        a.units = piece_units(s->model, a.head_to - a.head_from, head_macs * (a.head_to - a.head_from), s->scratch_units);
+        a.units = piece_units(s->model, a.head_to - a.head_from, head_macs * (a.head_to - a.head_from),
+                              s->scratch_units);
         pool_run(s->model->pool, expanded_unit, &a, a.units);
         *budget -= head_macs * (a.head_to - a.head_from);
         s->head = a.head_to % c->heads;
@@ -233,66 +300,70 @@ static bool expanded_piece(struct forward *s, int layer, int64_t *budget)
 
 /* ---- absorbed -------------------------------------------------------------------------------------- */
 
-/* Into the latent space: q_absorbed [rows, n, latent] = (W_UK^T q_nope, q_rope), a head at a time. */
+/* How many of the generated rows from g on stand together in the step, so that one call takes them all. */
+static int rows_together(const struct forward *s, int g, int to)
+{
+    int rows = 1;
+
+    while (g + rows < to && s->generated[g + rows] == s->generated[g] + rows)
+        rows++;
+    return rows;
+}
+
+/* Into the latent space: absorbed_query = (W_UK^T q_nope, q_rope), a head at a time. */
 static void absorb_unit(void *context, int unit)
 {
     const struct attend *a = context;
     struct forward *s = a->step;
     const struct model_config *c = &s->model->config;
-    const struct layer_weights *w = s->model->layer + a->layer;
-    const struct backend *b = s->model->backend;
-    int n = c->heads, qk = config_qk(c), latent = config_latent(c);
+    enum number number = s->model->layer[a->layer].kv_b.number;
+    size_t n = (size_t)c->heads, q_stride = n * (size_t)config_qk(c), stride = n * (size_t)config_latent(c);
+    int from = c->heads * unit / a->units, to = c->heads * (unit + 1) / a->units, rows;
 
-    for (int head = n * unit / a->units; head < n * (unit + 1) / a->units; head++) {
-        const char *w_uk = (const char *)w->kv_b.data + (size_t)head * (size_t)(c->qk_nope + c->v_head) * (size_t)c->kv_lora *
-                                                            number_bytes(w->kv_b.number);
-
-        for (int g = a->from; g < a->to;) {
-            int row = s->generated[g], rows = 1;
-
-            while (g + rows < a->to && s->generated[g + rows] == row + rows) /* stand together in q */
-                rows++;
-            b->mix(s->q_absorbed + ((size_t)(g - a->from) * (size_t)n + (size_t)head) * (size_t)latent, (size_t)n * (size_t)latent,
-                   s->q + ((size_t)row * (size_t)n + (size_t)head) * (size_t)qk, (size_t)n * (size_t)qk, rows, w_uk, w->kv_b.number,
-                   (size_t)c->kv_lora, c->qk_nope, c->kv_lora);
-            g += rows;
+    for (int head = from; head < to; head++) {
+        for (int g = a->from; g < a->to; g += rows) {
+            rows = rows_together(s, g, a->to);
+            s->model->backend->mix(
+                absorbed_query(s, g - a->from, head), stride, query(s, s->generated[g], head), q_stride, rows,
+                key_rows(s, a->layer, head), number, (size_t)c->kv_lora, c->qk_nope, c->kv_lora);
         }
         for (int g = a->from; g < a->to; g++)
-            memcpy(s->q_absorbed + ((size_t)(g - a->from) * (size_t)n + (size_t)head) * (size_t)latent + c->kv_lora,
-                   s->q + ((size_t)s->generated[g] * (size_t)n + (size_t)head) * (size_t)qk + c->qk_nope,
-                   (size_t)c->qk_rope * sizeof *s->q);
+            memcpy(absorbed_query(s, g - a->from, head) + c->kv_lora,
+                   query(s, s->generated[g], head) + c->qk_nope, (size_t)c->qk_rope * sizeof *s->q);
     }
 }
 
-/* Some heads of one row over blocks of its sequence.  first: of the group, so q_absorbed and z start there. */
-static void absorbed_row(const struct attend *a, float *scratch, int first, int g, int head, int heads)
+/* Some heads of generated row g over blocks of its sequence; the row is number `local` of its group. */
+static void absorbed_row(const struct attend *a, float *scratch, int g, int local, int head, int heads)
 {
     struct forward *s = a->step;
     const struct model_config *c = &s->model->config;
     const struct backend *b = s->model->backend;
-    int row = s->generated[g], latent = config_latent(c), position = s->row[row].position;
-    int block_to = smaller(a->block_to, position / CACHE_PAGE + 1);
     enum number carrier = model_carrier(s->model);
+    int row = s->generated[g], latent = config_latent(c), kv_lora = c->kv_lora;
+    int position = s->row[row].position, block_to = smaller(a->block_to, position / CACHE_PAGE + 1);
     float *score = scratch, *vector = score + ABSORB_HEADS * CACHE_PAGE;
-    size_t local = (size_t)(g - first) * (size_t)c->heads + (size_t)head, state = (size_t)row * (size_t)c->heads + (size_t)head;
+    float *so_far_max = s->block_max + (size_t)row * (size_t)c->heads + head;
+    float *so_far_sum = s->block_sum + (size_t)row * (size_t)c->heads + head;
 
     for (int block = a->block_from; block < block_to; block++) {
         const void *page = cache_row(s->row[row].sequence, a->layer, block * CACHE_PAGE);
         int count = smaller(CACHE_PAGE, position + 1 - block * CACHE_PAGE);
         float max[ABSORB_HEADS], sum[ABSORB_HEADS];
 
-        b->dot(score, CACHE_PAGE, s->q_absorbed + local * (size_t)latent, (size_t)latent, NULL, heads, page, carrier, (size_t)latent,
-               0, count, latent);
+        b->dot(score, CACHE_PAGE, absorbed_query(s, local, head), (size_t)latent, NULL, heads, page, carrier,
+               (size_t)latent, 0, count, latent);
         for (int h = 0; h < heads; h++)
             block_softmax(b, score + h * CACHE_PAGE, count, &max[h], &sum[h]);
-        b->mix(vector, (size_t)c->kv_lora, score, CACHE_PAGE, heads, page, carrier, (size_t)latent, count, c->kv_lora);
+        b->mix(vector, (size_t)kv_lora, score, CACHE_PAGE, heads, page, carrier, (size_t)latent, count,
+               kv_lora);
         for (int h = 0; h < heads; h++) {
-            float *z = s->z + (local + (size_t)h) * (size_t)c->kv_lora;
+            float *z = absorbed_value(s, local, head + h);
 
-            block_merge(b, z, s->block_max + state + h, s->block_sum + state + h, vector + (size_t)h * (size_t)c->kv_lora, max[h],
-                        sum[h], c->kv_lora, block == 0);
+            block_merge(b, z, so_far_max + h, so_far_sum + h, vector + h * kv_lora, max[h], sum[h], kv_lora,
+                        block == 0);
             if (block == position / CACHE_PAGE)
-                b->scale(z, 1 / s->block_sum[state + (size_t)h], c->kv_lora);
+                b->scale(z, 1 / so_far_sum[h], kv_lora);
         }
     }
 }
@@ -302,13 +373,14 @@ static void absorbed_unit(void *context, int unit)
 {
     const struct attend *a = context;
     struct forward *s = a->step;
-    int n = s->model->config.heads, items = (a->to - a->from) * a->head_groups, first = a->from / ABSORB_ROWS * ABSORB_ROWS;
+    int items = (a->to - a->from) * a->head_groups;
+    float *scratch = s->scratch + (size_t)unit * s->scratch_floats;
 
     for (int item = items * unit / a->units; item < items * (unit + 1) / a->units; item++) {
-        int head = item % a->head_groups * ABSORB_HEADS;
+        int g = a->from + item / a->head_groups, head = item % a->head_groups * ABSORB_HEADS;
 
-        absorbed_row(a, s->scratch + (size_t)unit * s->scratch_floats, first, a->from + item / a->head_groups, head,
-                     smaller(ABSORB_HEADS, n - head));
+        absorbed_row(a, scratch, g, g % ABSORB_ROWS, head,
+                     smaller(ABSORB_HEADS, s->model->config.heads - head));
     }
 }
 
@@ -352,37 +424,30 @@ static bool absorbed_piece(struct forward *s, int layer, int64_t *budget)
     return true;
 }
 
-/* Out of the latent space: attended [row, head] = W_UV z. */
+/* Out of the latent space: attended = W_UV z, a head at a time. */
 static void unabsorb_unit(void *context, int unit)
 {
     const struct attend *a = context;
     struct forward *s = a->step;
     const struct model_config *c = &s->model->config;
-    const struct layer_weights *w = s->model->layer + a->layer;
-    int n = c->heads;
+    enum number number = s->model->layer[a->layer].kv_b.number;
+    size_t n = (size_t)c->heads, z_stride = n * (size_t)c->kv_lora, stride = n * (size_t)c->v_head;
+    int from = c->heads * unit / a->units, to = c->heads * (unit + 1) / a->units, rows;
 
-    for (int head = n * unit / a->units; head < n * (unit + 1) / a->units; head++) {
-        size_t at = ((size_t)head * (size_t)(c->qk_nope + c->v_head) + (size_t)c->qk_nope) * (size_t)c->kv_lora;
-        const char *w_uv = (const char *)w->kv_b.data + at * number_bytes(w->kv_b.number);
-
-        for (int g = a->from; g < a->to;) {
-            int row = s->generated[g], rows = 1;
-
-            while (g + rows < a->to && s->generated[g + rows] == row + rows)
-                rows++;
-            s->model->backend->dot(s->attended + ((size_t)row * (size_t)n + (size_t)head) * (size_t)c->v_head,
-                                   (size_t)n * (size_t)c->v_head,
-                                   s->z + ((size_t)(g - a->from) * (size_t)n + (size_t)head) * (size_t)c->kv_lora,
-                                   (size_t)n * (size_t)c->kv_lora, NULL, rows, w_uv, w->kv_b.number, (size_t)c->kv_lora, 0,
-                                   c->v_head, c->kv_lora);
-            g += rows;
+    for (int head = from; head < to; head++)
+        for (int g = a->from; g < a->to; g += rows) {
+            rows = rows_together(s, g, a->to);
+            s->model->backend->dot(attended(s, s->generated[g], head), stride,
+                                   absorbed_value(s, g - a->from, head), z_stride, NULL, rows,
+                                   value_rows(s, a->layer, head), number, (size_t)c->kv_lora, 0, c->v_head,
+                                   c->kv_lora);
         }
-    }
 }
 
 /* ---- the stage ------------------------------------------------------------------------------------- */
 
-static void run_units(struct forward *s, int layer, pool_work *work, int items, int64_t macs, int from, int to)
+static void run_units(struct forward *s, int layer, pool_work *work, int items, int64_t macs, int from,
+                      int to)
 {
     struct attend a = { .step = s, .layer = layer, .from = from, .to = to };
 
@@ -405,8 +470,9 @@ bool forward_attend(struct forward *s, int layer)
             s->phase = PROJECT_Q;
             break;
         case PROJECT_Q:
-            if (c->q_lora > 0 ? matmul_piece(s, &s->at, &budget, s->q_a, (size_t)c->q_lora, s->u, H, T, &w->q_a, NULL)
-                              : matmul_piece(s, &s->at, &budget, s->q, q_width, s->u, H, T, &w->q, NULL))
+            if (c->q_lora > 0
+                    ? matmul_piece(s, &s->at, &budget, s->q_a, (size_t)c->q_lora, s->u, H, T, &w->q_a, NULL)
+                    : matmul_piece(s, &s->at, &budget, s->q, q_width, s->u, H, T, &w->q, NULL))
                 s->phase = PROJECT_KV;
             break;
         case PROJECT_KV:
@@ -457,7 +523,8 @@ bool forward_attend(struct forward *s, int layer)
             s->phase = ABSORB;
             break;
         case OUTPUT:
-            if (matmul_piece(s, &s->at, &budget, s->t, H, s->attended, (size_t)c->heads * (size_t)c->v_head, T, &w->o, s->x)) {
+            if (matmul_piece(s, &s->at, &budget, s->t, H, s->attended, (size_t)c->heads * (size_t)c->v_head,
+                             T, &w->o, s->x)) {
                 s->phase = 0;
                 return true;
             }

@@ -35,7 +35,8 @@ int cache_pages_for(int positions); /* pages that hold so many positions */
 void cache_sequence_init(struct cache_sequence *sequence, struct cache_pool *pool);
 void cache_sequence_fini(struct cache_sequence *sequence); /* gives its pages back */
 
-/* Makes room for positions 0 .. positions - 1.  ERR_LIMIT when the pool is spent; nothing has changed then. */
+/* Makes room for positions 0 .. positions - 1.  ERR_LIMIT when the pool is spent; nothing has changed then.
+ */
 bool cache_grow(struct cache_sequence *sequence, int positions, struct err *err);
 /* Gives back the pages beyond so many positions. */
 void cache_shrink(struct cache_sequence *sequence, int positions);

@@ -27,21 +27,27 @@ static const json_t *find(const struct reader *r, const char *key) /* null count
 static const char *type_name(const json_t *value)
 {
     switch (json_typeof(value)) {
-    case JSON_OBJECT: return "an object";
-    case JSON_ARRAY: return "an array";
-    case JSON_STRING: return "text";
+    case JSON_OBJECT:
+        return "an object";
+    case JSON_ARRAY:
+        return "an array";
+    case JSON_STRING:
+        return "text";
     case JSON_INTEGER:
-    case JSON_REAL: return "a number";
+    case JSON_REAL:
+        return "a number";
     case JSON_TRUE:
-    case JSON_FALSE: return "true or false";
-    default: return "null";
+    case JSON_FALSE:
+        return "true or false";
+    default:
+        return "null";
     }
 }
 
 static bool wrong(const struct reader *r, const char *key, const json_t *value, const char *expected)
 {
-    return err_set(r->err, ERR_INPUT, "%s: key `%s%s` is %s; expected %s", r->path, r->prefix, key, type_name(value),
-                   expected);
+    return err_set(r->err, ERR_INPUT, "%s: key `%s%s` is %s; expected %s", r->path, r->prefix, key,
+                   type_name(value), expected);
 }
 
 enum { REQUIRED = -1 };
@@ -54,7 +60,8 @@ static bool read_int(const struct reader *r, const char *key, int low, int high,
 
     if (!value) {
         if (otherwise == REQUIRED)
-            return err_set(r->err, ERR_INPUT, "%s: key `%s%s` is missing; expected a whole number from %d to %d", r->path,
+            return err_set(r->err, ERR_INPUT,
+                           "%s: key `%s%s` is missing; expected a whole number from %d to %d", r->path,
                            r->prefix, key, low, high);
         *into = otherwise;
         return true;
@@ -63,28 +70,30 @@ static bool read_int(const struct reader *r, const char *key, int low, int high,
         return wrong(r, key, value, "a whole number");
     real = json_number_value(value); /* some exports write 4096.0 */
     if (!(real >= low && real <= high) || real != floor(real))
-        return err_set(r->err, ERR_INPUT, "%s: key `%s%s` is %.10g; expected a whole number from %d to %d", r->path,
-                       r->prefix, key, real, low, high);
+        return err_set(r->err, ERR_INPUT, "%s: key `%s%s` is %.10g; expected a whole number from %d to %d",
+                       r->path, r->prefix, key, real, low, high);
     *into = (int)real;
     return true;
 }
 
-static bool read_real(const struct reader *r, const char *key, double low, double high, double otherwise, double *into)
+static bool read_real(const struct reader *r, const char *key, double low, double high, double otherwise,
+                      double *into)
 {
     const json_t *value = find(r, key);
 
     if (!value) {
         *into = otherwise;
         if (isnan(otherwise))
-            return err_set(r->err, ERR_INPUT, "%s: key `%s%s` is missing; expected a number", r->path, r->prefix, key);
+            return err_set(r->err, ERR_INPUT, "%s: key `%s%s` is missing; expected a number", r->path,
+                           r->prefix, key);
         return true;
     }
     if (!json_is_number(value))
         return wrong(r, key, value, "a number");
     *into = json_number_value(value);
     if (!(*into >= low && *into <= high))
-        return err_set(r->err, ERR_INPUT, "%s: key `%s%s` is %.10g; expected a number from %g to %g", r->path, r->prefix,
-                       key, *into, low, high);
+        return err_set(r->err, ERR_INPUT, "%s: key `%s%s` is %.10g; expected a number from %g to %g", r->path,
+                       r->prefix, key, *into, low, high);
     return true;
 }
 
@@ -102,7 +111,8 @@ static bool read_bool(const struct reader *r, const char *key, bool *into)
 }
 
 /* The index of the text among choices (NULL-terminated); otherwise when absent. */
-static bool read_choice(const struct reader *r, const char *key, const char *const *choices, int otherwise, int *into)
+static bool read_choice(const struct reader *r, const char *key, const char *const *choices, int otherwise,
+                        int *into)
 {
     const json_t *value = find(r, key);
     char list[256] = "";
@@ -120,7 +130,8 @@ static bool read_choice(const struct reader *r, const char *key, const char *con
         }
         used += (size_t)snprintf(list + used, sizeof list - used, "%s`%s`", i ? ", " : "", choices[i]);
     }
-    return err_set(r->err, ERR_INPUT, "%s: key `%s%s` is `%.64s`, which Moothall does not compute; expected %s", r->path,
+    return err_set(r->err, ERR_INPUT,
+                   "%s: key `%s%s` is `%.64s`, which Moothall does not compute; expected %s", r->path,
                    r->prefix, key, json_string_value(value), list);
 }
 
@@ -130,14 +141,16 @@ static bool refuse_true(const struct reader *r, const char *key)
 
     if (!read_bool(r, key, &set))
         return false;
-    return !set || err_set(r->err, ERR_INPUT, "%s: key `%s%s` is true, which Moothall does not compute; expected false",
-                           r->path, r->prefix, key);
+    return !set || err_set(r->err, ERR_INPUT,
+                           "%s: key `%s%s` is true, which Moothall does not compute; expected false", r->path,
+                           r->prefix, key);
 }
 
 static bool refuse_set(const struct reader *r, const char *key)
 {
-    return !find(r, key) || err_set(r->err, ERR_INPUT, "%s: key `%s%s` is set, which Moothall does not compute; expected null",
-                                    r->path, r->prefix, key);
+    return !find(r, key) ||
+           err_set(r->err, ERR_INPUT, "%s: key `%s%s` is set, which Moothall does not compute; expected null",
+                   r->path, r->prefix, key);
 }
 
 static bool read_kind(const struct reader *r)
@@ -152,14 +165,17 @@ static bool read_kind(const struct reader *r)
         const json_t *first = json_is_array(list) ? json_array_get(list, 0) : list;
 
         if (!first || !json_is_string(first))
-            return err_set(r->err, ERR_INPUT, "%s: key `architectures` has no name; expected [\"DeepseekV2ForCausalLM\"]",
+            return err_set(r->err, ERR_INPUT,
+                           "%s: key `architectures` has no name; expected [\"DeepseekV2ForCausalLM\"]",
                            r->path);
         if (strcmp(json_string_value(first), "DeepseekV2ForCausalLM") != 0)
             return err_set(r->err, ERR_INPUT,
-                           "%s: key `architectures` is `%.64s`, which Moothall does not compute; expected `DeepseekV2ForCausalLM`",
+                           "%s: key `architectures` is `%.64s`, which Moothall does not compute; expected "
+                           "`DeepseekV2ForCausalLM`",
                            r->path, json_string_value(first));
     } else if (!find(r, "model_type")) {
-        return err_set(r->err, ERR_INPUT, "%s: key `architectures` is missing; expected [\"DeepseekV2ForCausalLM\"]", r->path);
+        return err_set(r->err, ERR_INPUT,
+                       "%s: key `architectures` is missing; expected [\"DeepseekV2ForCausalLM\"]", r->path);
     }
     return read_choice(r, "model_type", type, 0, &index) && read_choice(r, "hidden_act", act, 0, &index) &&
            read_choice(r, "scoring_func", scoring, 0, &index) && refuse_true(r, "attention_bias") &&
@@ -180,11 +196,13 @@ static bool read_sizes(const struct reader *r, struct model_config *c)
           read_int(r, "qk_nope_head_dim", 1, 4096, REQUIRED, &c->qk_nope) &&
           read_int(r, "qk_rope_head_dim", 2, 4096, REQUIRED, &c->qk_rope) &&
           read_int(r, "v_head_dim", 1, 4096, REQUIRED, &c->v_head) &&
-          read_real(r, "rms_norm_eps", 1e-30, 1, 1e-6, &eps) && read_bool(r, "tie_word_embeddings", &c->tied)))
+          read_real(r, "rms_norm_eps", 1e-30, 1, 1e-6, &eps) &&
+          read_bool(r, "tie_word_embeddings", &c->tied)))
         return false;
     c->norm_eps = (float)eps;
     if (c->qk_rope % 2)
-        return err_set(r->err, ERR_INPUT, "%s: key `qk_rope_head_dim` is %d; expected an even number", r->path, c->qk_rope);
+        return err_set(r->err, ERR_INPUT, "%s: key `qk_rope_head_dim` is %d; expected an even number",
+                       r->path, c->qk_rope);
     return true;
 }
 
@@ -198,7 +216,8 @@ static bool read_experts(const struct reader *r, struct model_config *c)
           read_int(r, "first_k_dense_replace", 0, CONFIG_LAYERS_MAX, 0, &c->first_dense) &&
           read_int(r, "moe_layer_freq", 1, CONFIG_LAYERS_MAX, 1, &c->moe_every)))
         return false;
-    if (config_moe_layers(c) < c->layers && !read_int(r, "intermediate_size", 1, 1 << 18, REQUIRED, &c->dense_inner))
+    if (config_moe_layers(c) < c->layers &&
+        !read_int(r, "intermediate_size", 1, 1 << 18, REQUIRED, &c->dense_inner))
         return false;
     c->groups = c->topk_groups = 1;
     if (c->experts == 0)
@@ -213,22 +232,27 @@ static bool read_experts(const struct reader *r, struct model_config *c)
     c->routed_scale = (float)scale;
     c->topk_method = method == 2 ? TOPK_GROUP_LIMITED : TOPK_GREEDY;
     if (c->experts_per_token > c->experts)
-        return err_set(r->err, ERR_INPUT, "%s: key `num_experts_per_tok` is %d; expected at most n_routed_experts, %d",
-                       r->path, c->experts_per_token, c->experts);
+        return err_set(r->err, ERR_INPUT,
+                       "%s: key `num_experts_per_tok` is %d; expected at most n_routed_experts, %d", r->path,
+                       c->experts_per_token, c->experts);
     if (c->topk_method == TOPK_GREEDY)
         return true;
     if (!(read_int(r, "n_group", 1, CONFIG_SHARDS_MAX, REQUIRED, &c->groups) &&
           read_int(r, "topk_group", 1, CONFIG_SHARDS_MAX, REQUIRED, &c->topk_groups)))
         return false;
     if (c->experts % c->groups)
-        return err_set(r->err, ERR_INPUT, "%s: key `n_group` is %d; expected a divisor of n_routed_experts, %d", r->path,
+        return err_set(r->err, ERR_INPUT,
+                       "%s: key `n_group` is %d; expected a divisor of n_routed_experts, %d", r->path,
                        c->groups, c->experts);
     if (c->topk_groups > c->groups)
         return err_set(r->err, ERR_INPUT, "%s: key `topk_group` is %d; expected at most n_group, %d", r->path,
                        c->topk_groups, c->groups);
     if (c->topk_groups * (c->experts / c->groups) < c->experts_per_token)
-        return err_set(r->err, ERR_INPUT, "%s: key `topk_group` is %d, whose groups have %d experts; expected at least num_experts_per_tok, %d",
-                       r->path, c->topk_groups, c->topk_groups * (c->experts / c->groups), c->experts_per_token);
+        return err_set(r->err, ERR_INPUT,
+                       "%s: key `topk_group` is %d, whose groups have %d experts; expected at least "
+                       "num_experts_per_tok, %d",
+                       r->path, c->topk_groups, c->topk_groups * (c->experts / c->groups),
+                       c->experts_per_token);
     return true;
 }
 
@@ -241,9 +265,11 @@ static bool read_rope_type(const struct reader *r, bool *yarn)
     if (!read_choice(r, "type", types, -1, &type) || !read_choice(r, "rope_type", types, -1, &rope_type))
         return false;
     if (type >= 0 && rope_type >= 0 && type != rope_type)
-        return err_set(r->err, ERR_INPUT, "%s: keys `%stype` and `%srope_type` differ", r->path, r->prefix, r->prefix);
+        return err_set(r->err, ERR_INPUT, "%s: keys `%stype` and `%srope_type` differ", r->path, r->prefix,
+                       r->prefix);
     if (type < 0 && rope_type < 0)
-        return err_set(r->err, ERR_INPUT, "%s: key `%srope_type` is missing; expected `default`, `yarn`", r->path, r->prefix);
+        return err_set(r->err, ERR_INPUT, "%s: key `%srope_type` is missing; expected `default`, `yarn`",
+                       r->path, r->prefix);
     *yarn = type == 1 || rope_type == 1;
     return true;
 }
@@ -271,10 +297,12 @@ static bool read_rope(const struct reader *top, struct model_config *c)
     if (new) {
         r.object = new;
         r.prefix = "rope_parameters.";
-        if (!read_rope_type(&r, &c->yarn) || !read_real(&r, "rope_theta", 1 + 1e-6, 1e12, c->rope_base, &c->rope_base))
+        if (!read_rope_type(&r, &c->yarn) ||
+            !read_real(&r, "rope_theta", 1 + 1e-6, 1e12, c->rope_base, &c->rope_base))
             return false;
         if (old && old_yarn != c->yarn)
-            return err_set(top->err, ERR_INPUT, "%s: keys `rope_scaling` and `rope_parameters` differ in their type", top->path);
+            return err_set(top->err, ERR_INPUT,
+                           "%s: keys `rope_scaling` and `rope_parameters` differ in their type", top->path);
     }
     if (!c->yarn)
         return true;
@@ -283,10 +311,12 @@ static bool read_rope(const struct reader *top, struct model_config *c)
           read_real(&r, "beta_fast", 1e-6, 1e6, 32, &c->yarn_beta_fast) &&
           read_real(&r, "beta_slow", 1e-6, 1e6, 1, &c->yarn_beta_slow) &&
           read_real(&r, "mscale", 0, 1e3, 1, &c->yarn_mscale) &&
-          read_real(&r, "mscale_all_dim", 0, 1e3, 0, &c->yarn_mscale_all_dim) && refuse_set(&r, "attention_factor")))
+          read_real(&r, "mscale_all_dim", 0, 1e3, 0, &c->yarn_mscale_all_dim) &&
+          refuse_set(&r, "attention_factor")))
         return false;
     if (find(&r, "truncate") && !json_is_true(find(&r, "truncate")))
-        return err_set(r.err, ERR_INPUT, "%s: key `%struncate` is not true, which Moothall does not compute", r.path, r.prefix);
+        return err_set(r.err, ERR_INPUT, "%s: key `%struncate` is not true, which Moothall does not compute",
+                       r.path, r.prefix);
     return true;
 }
 
@@ -294,7 +324,8 @@ static bool cut_shards(struct model_config *c, int shards, const char *path, str
 {
     if (c->experts == 0) {
         if (shards > 0)
-            return err_set(err, ERR_INPUT, "%s: `shards` is %d, but the model has no routed experts", path, shards);
+            return err_set(err, ERR_INPUT, "%s: `shards` is %d, but the model has no routed experts", path,
+                           shards);
         return true;
     }
     c->shards = shards;
@@ -304,14 +335,16 @@ static bool cut_shards(struct model_config *c, int shards, const char *path, str
         for (c->shards = c->experts < 8 ? c->experts : 8; c->experts % c->shards; c->shards--)
             ;
     } else if (shards < 0 || shards > CONFIG_SHARDS_MAX || c->experts % shards) {
-        return err_set(err, ERR_INPUT, "%s: `shards` is %d; expected a divisor of n_routed_experts, %d, up to %d", path, shards,
-                       c->experts, CONFIG_SHARDS_MAX);
+        return err_set(err, ERR_INPUT,
+                       "%s: `shards` is %d; expected a divisor of n_routed_experts, %d, up to %d", path,
+                       shards, c->experts, CONFIG_SHARDS_MAX);
     }
     c->experts_per_shard = c->experts / c->shards;
     return true;
 }
 
-bool config_parse(struct model_config *config, struct span text, const char *path, int shards, struct err *err)
+bool config_parse(struct model_config *config, struct span text, const char *path, int shards,
+                  struct err *err)
 {
     json_error_t at;
     json_t *root;
@@ -320,10 +353,12 @@ bool config_parse(struct model_config *config, struct span text, const char *pat
 
     memset(config, 0, sizeof *config);
     if (text.size > CONFIG_FILE_MAX)
-        return err_set(err, ERR_LIMIT, "%s: %zu bytes; expected at most %d", path, text.size, CONFIG_FILE_MAX);
+        return err_set(err, ERR_LIMIT, "%s: %zu bytes; expected at most %d", path, text.size,
+                       CONFIG_FILE_MAX);
     root = json_loadb((const char *)text.data, text.size, JSON_REJECT_DUPLICATES, &at);
     if (!root)
-        return err_set(err, ERR_INPUT, "%s:%d:%d: %s; expected a JSON object", path, at.line, at.column, at.text);
+        return err_set(err, ERR_INPUT, "%s:%d:%d: %s; expected a JSON object", path, at.line, at.column,
+                       at.text);
     if (!json_is_object(root)) {
         json_decref(root);
         return err_set(err, ERR_INPUT, "%s:1:1: not a JSON object", path);
@@ -350,7 +385,8 @@ bool config_load(struct model_config *config, const char *path, int shards, stru
         goto out;
     }
     if (st.st_size > CONFIG_FILE_MAX) {
-        err_set(err, ERR_LIMIT, "%s: %lld bytes; expected at most %d", path, (long long)st.st_size, CONFIG_FILE_MAX);
+        err_set(err, ERR_LIMIT, "%s: %lld bytes; expected at most %d", path, (long long)st.st_size,
+                CONFIG_FILE_MAX);
         goto out;
     }
     text = malloc((size_t)st.st_size + 1);
@@ -439,22 +475,26 @@ struct config_counts config_counts(const struct model_config *c)
 
 bool config_canonical(const struct model_config *c, struct buf *text)
 {
-    bool ok = buf_format(text,
-                         "deepseek_v2\nhidden=%d\nlayers=%d\nvocab=%d\ncontext=%d\ntied=%d\nnorm_eps=%a\nheads=%d\nq_lora=%d\n"
-                         "kv_lora=%d\nqk_nope=%d\nqk_rope=%d\nv_head=%d\nrope_base=%a\n",
-                         c->hidden, c->layers, c->vocab, c->context, c->tied, (double)c->norm_eps, c->heads, c->q_lora,
-                         c->kv_lora, c->qk_nope, c->qk_rope, c->v_head, c->rope_base);
+    bool ok = buf_format(
+        text,
+        "deepseek_v2\nhidden=%d\nlayers=%d\nvocab=%d\ncontext=%d\ntied=%d\nnorm_eps=%a\nheads=%d\nq_lora=%d\n"
+        "kv_lora=%d\nqk_nope=%d\nqk_rope=%d\nv_head=%d\nrope_base=%a\n",
+        c->hidden, c->layers, c->vocab, c->context, c->tied, (double)c->norm_eps, c->heads, c->q_lora,
+        c->kv_lora, c->qk_nope, c->qk_rope, c->v_head, c->rope_base);
 
     if (ok && c->dense_inner)
         ok = buf_format(text, "dense_inner=%d\n", c->dense_inner);
     if (ok && c->yarn)
-        ok = buf_format(text, "yarn factor=%a beta=%a,%a mscale=%a,%a original=%d\n", c->yarn_factor, c->yarn_beta_fast,
-                        c->yarn_beta_slow, c->yarn_mscale, c->yarn_mscale_all_dim, c->yarn_original);
+        ok = buf_format(text, "yarn factor=%a beta=%a,%a mscale=%a,%a original=%d\n", c->yarn_factor,
+                        c->yarn_beta_fast, c->yarn_beta_slow, c->yarn_mscale, c->yarn_mscale_all_dim,
+                        c->yarn_original);
     if (ok && c->experts)
         ok = buf_format(text,
-                        "experts=%d\nper_token=%d\ninner=%d\nshared=%d\nfirst_dense=%d\nevery=%d\nmethod=%d\ngroups=%d/%d\n"
+                        "experts=%d\nper_token=%d\ninner=%d\nshared=%d\nfirst_dense=%d\nevery=%d\nmethod=%"
+                        "d\ngroups=%d/%d\n"
                         "norm_topk=%d\nscale=%a\n",
-                        c->experts, c->experts_per_token, c->expert_inner, c->shared_experts, c->first_dense, c->moe_every,
-                        (int)c->topk_method, c->topk_groups, c->groups, c->norm_topk, (double)c->routed_scale);
+                        c->experts, c->experts_per_token, c->expert_inner, c->shared_experts, c->first_dense,
+                        c->moe_every, (int)c->topk_method, c->topk_groups, c->groups, c->norm_topk,
+                        (double)c->routed_scale);
     return ok;
 }

@@ -28,16 +28,16 @@ enum {
 
 enum topk_method {
     TOPK_GREEDY,        /* the k largest scores */
-    TOPK_GROUP_LIMITED, /* the k largest within the best topk_group of n_group groups (a group's score: its largest) */
+    TOPK_GROUP_LIMITED, /* of the best topk_group of n_group groups (a group's score: its largest) */
 };
 
 struct model_config {
-    int hidden;           /* H */
-    int layers;           /* L */
-    int vocab;            /* V: rows of the embedding and of the head; the tokenizer may know fewer */
-    int context;          /* max_position_embeddings */
-    bool tied;            /* the head is the embedding */
-    float norm_eps;       /* of the layers' norms; the latents' norms always use 1e-6, as DeepSeek's code does */
+    int hidden;     /* H */
+    int layers;     /* L */
+    int vocab;      /* V: rows of the embedding and of the head; the tokenizer may know fewer */
+    int context;    /* max_position_embeddings */
+    bool tied;      /* the head is the embedding */
+    float norm_eps; /* of the layers' norms; the latents' norms always use 1e-6, as DeepSeek's code does */
 
     int heads;            /* n */
     int q_lora;           /* 0: queries come from one matrix */
@@ -45,31 +45,33 @@ struct model_config {
     int qk_nope, qk_rope; /* per head; qk_rope is even */
     int v_head;
 
-    int dense_inner;      /* width of a dense layer's MLP */
-    int experts;          /* E; 0: every layer is dense */
+    int dense_inner; /* width of a dense layer's MLP */
+    int experts;     /* E; 0: every layer is dense */
     int experts_per_token;
-    int expert_inner;     /* M */
-    int shared_experts;   /* stored as one MLP of width shared_experts * M; 0: none */
-    int first_dense;      /* first_k_dense_replace */
-    int moe_every;        /* moe_layer_freq */
+    int expert_inner;   /* M */
+    int shared_experts; /* stored as one MLP of width shared_experts * M; 0: none */
+    int first_dense;    /* first_k_dense_replace */
+    int moe_every;      /* moe_layer_freq */
 
     enum topk_method topk_method;
     int groups, topk_groups; /* 1 and 1 unless group limited */
-    bool norm_topk;       /* weights divided by their sum, instead of multiplied by routed_scale */
+    bool norm_topk;          /* weights divided by their sum, instead of multiplied by routed_scale */
     float routed_scale;
 
     double rope_base;
     bool yarn;
     double yarn_factor, yarn_beta_fast, yarn_beta_slow, yarn_mscale, yarn_mscale_all_dim;
-    int yarn_original;    /* context before YaRN */
+    int yarn_original; /* context before YaRN */
 
     int shards, experts_per_shard; /* shards * experts_per_shard == experts; 0 shards when there are none */
 };
 
-/* shards: 0, or an override that must divide the number of experts.  Errors name file, key and what was expected. */
+/* shards: 0, or an override that must divide the number of experts.  Errors name file, key and what was
+ * expected. */
 bool config_load(struct model_config *config, const char *path, int shards, struct err *err);
 /* The same from text; path is used in errors only. */
-bool config_parse(struct model_config *config, struct span text, const char *path, int shards, struct err *err);
+bool config_parse(struct model_config *config, struct span text, const char *path, int shards,
+                  struct err *err);
 
 static inline bool config_layer_is_moe(const struct model_config *config, int layer)
 {
@@ -83,7 +85,8 @@ static inline int config_qk(const struct model_config *config) /* width of one h
     return config->qk_nope + config->qk_rope;
 }
 
-static inline int config_latent(const struct model_config *config) /* what the cache keeps of a position, per layer */
+/* What the cache keeps of a position, per layer. */
+static inline int config_latent(const struct model_config *config)
 {
     return config->kv_lora + config->qk_rope;
 }
@@ -95,14 +98,15 @@ void config_rope(const struct model_config *config, double *inv_freq, double *am
 /* Counted from the same list of tensors that loading checks. */
 struct config_counts {
     int64_t tensors, parameters;
-    int64_t active_parameters;  /* used by one token, embedding table left out, head included */
-    int64_t trunk_parameters;   /* all but routed experts */
-    int64_t shard_parameters;   /* of one shard, all layers */
+    int64_t active_parameters; /* used by one token, embedding table left out, head included */
+    int64_t trunk_parameters;  /* all but routed experts */
+    int64_t shard_parameters;  /* of one shard, all layers */
 };
 
 struct config_counts config_counts(const struct model_config *config);
 
-/* Every field that changes a result, one per line, in a fixed order and spelling: what the fingerprint hashes. */
+/* Every field that changes a result, one per line, in a fixed order and spelling: what the fingerprint
+ * hashes. */
 bool config_canonical(const struct model_config *config, struct buf *text);
 
 #endif

@@ -9,8 +9,8 @@
 _Static_assert(sizeof(struct expert_pair) == 12, "a pair is the wire's 12 bytes");
 
 enum {
-    PIECE_PAIRS = 512,   /* pairs whose inner rows exist at once */
-    OUTPUT_BLOCK = 504,  /* columns of an output that are worked on together; a multiple of 24 */
+    PIECE_PAIRS = 512,  /* pairs whose inner rows exist at once */
+    OUTPUT_BLOCK = 504, /* columns of an output that are worked on together; a multiple of 24 */
     INNER_BLOCK = 96,
     TILE_ROWS = 64,
 };
@@ -83,14 +83,16 @@ static bool room(float **floats, size_t *have, size_t want, struct err *err)
     return true;
 }
 
-static bool check_pairs(const struct model *model, const struct expert_pair *pair, int count, int rows, int slots, struct err *err)
+static bool check_pairs(const struct model *model, const struct expert_pair *pair, int count, int rows,
+                        int slots, struct err *err)
 {
     const struct model_config *c = &model->config;
 
     for (int i = 0; i < count; i++) {
         if (pair[i].row >= rows || pair[i].slot >= slots || pair[i].expert >= (uint32_t)c->experts)
-            return err_set(err, ERR_INPUT, "pair %d names row %u, slot %u, expert %u; there are %d, %d and %d", i, pair[i].row,
-                           pair[i].slot, (unsigned)pair[i].expert, rows, slots, c->experts);
+            return err_set(err, ERR_INPUT,
+                           "pair %d names row %u, slot %u, expert %u; there are %d, %d and %d", i,
+                           pair[i].row, pair[i].slot, (unsigned)pair[i].expert, rows, slots, c->experts);
         if (i > 0 && pair[i].expert < pair[i - 1].expert)
             return err_set(err, ERR_INPUT, "pair %d: expert %u stands after %u; expected ascending", i,
                            (unsigned)pair[i].expert, (unsigned)pair[i - 1].expert);
@@ -101,17 +103,18 @@ static bool check_pairs(const struct model *model, const struct expert_pair *pai
     return true;
 }
 
-bool experts_begin(struct experts *e, int layer, const void *rows, int row_count, const struct expert_pair *pairs,
-                   int pair_count, int slot_count, struct err *err)
+bool experts_begin(struct experts *e, int layer, const void *rows, int row_count,
+                   const struct expert_pair *pairs, int pair_count, int slot_count, struct err *err)
 {
     const struct model *m = e->model;
     int H = m->config.hidden;
 
     if (layer < 0 || layer >= m->config.layers || !config_layer_is_moe(&m->config, layer))
         return err_set(err, ERR_INPUT, "layer %d has no experts", layer);
-    if (row_count < 0 || row_count > EXPERTS_ROWS_MAX || slot_count < 0 || slot_count > EXPERTS_SLOTS_MAX || pair_count < 0)
-        return err_set(err, ERR_INPUT, "%d rows, %d slots, %d pairs; expected at most %d, %d", row_count, slot_count, pair_count,
-                       EXPERTS_ROWS_MAX, EXPERTS_SLOTS_MAX);
+    if (row_count < 0 || row_count > EXPERTS_ROWS_MAX || slot_count < 0 || slot_count > EXPERTS_SLOTS_MAX ||
+        pair_count < 0)
+        return err_set(err, ERR_INPUT, "%d rows, %d slots, %d pairs; expected at most %d, %d", row_count,
+                       slot_count, pair_count, EXPERTS_ROWS_MAX, EXPERTS_SLOTS_MAX);
     if (!check_pairs(m, pairs, pair_count, row_count, slot_count, err) ||
         !room(&e->x, &e->x_floats, (size_t)row_count * (size_t)H, err) ||
         !room(&e->sum, &e->sum_floats, (size_t)slot_count * (size_t)H, err))
@@ -123,7 +126,8 @@ bool experts_begin(struct experts *e, int layer, const void *rows, int row_count
     e->at = 0;
     for (int r = 0; r < row_count; r++)
         m->backend->widen(e->x + (size_t)r * (size_t)H,
-                          (const char *)rows + (size_t)r * (size_t)H * model_carrier_bytes(m), model_carrier(m), H);
+                          (const char *)rows + (size_t)r * (size_t)H * model_carrier_bytes(m),
+                          model_carrier(m), H);
     if (slot_count > 0)
         memset(e->sum, 0, (size_t)slot_count * (size_t)H * sizeof *e->sum);
     return true;
@@ -136,16 +140,20 @@ static void inner_unit(void *context, int unit)
     const struct model *m = e->model;
     const struct backend *b = m->backend;
     int H = m->config.hidden, M = m->config.expert_inner;
-    int from = (int)((int64_t)e->items * unit / e->units), to = (int)((int64_t)e->items * (unit + 1) / e->units);
+    int from = (int)((int64_t)e->items * unit / e->units),
+        to = (int)((int64_t)e->items * (unit + 1) / e->units);
 
     for (int item = from; item < to; item++) {
         int run = item / e->inner_blocks, o = item % e->inner_blocks * e->inner_block;
-        int end = o + e->inner_block < M ? o + e->inner_block : M, first = e->run[run].first, count = e->run[run].count;
+        int end = o + e->inner_block < M ? o + e->inner_block : M, first = e->run[run].first,
+            count = e->run[run].count;
         const struct expert_weights *w = m->layer[e->layer].expert + e->run[run].expert;
         float *gate = e->gate + (size_t)first * (size_t)M, *up = e->up + (size_t)first * (size_t)M;
 
-        b->dot(gate, (size_t)M, e->x, (size_t)H, e->row + first, count, w->gate.data, w->gate.number, (size_t)H, o, end, H);
-        b->dot(up, (size_t)M, e->x, (size_t)H, e->row + first, count, w->up.data, w->up.number, (size_t)H, o, end, H);
+        b->dot(gate, (size_t)M, e->x, (size_t)H, e->row + first, count, w->gate.data, w->gate.number,
+               (size_t)H, o, end, H);
+        b->dot(up, (size_t)M, e->x, (size_t)H, e->row + first, count, w->up.data, w->up.number, (size_t)H, o,
+               end, H);
         for (int i = 0; i < count; i++) {
             size_t at = (size_t)i * (size_t)M + (size_t)o;
 
@@ -161,7 +169,8 @@ static void output_unit(void *context, int unit)
     const struct model *m = e->model;
     const struct backend *b = m->backend;
     int H = m->config.hidden, M = m->config.expert_inner;
-    int from = (int)((int64_t)e->items * unit / e->units), to = (int)((int64_t)e->items * (unit + 1) / e->units);
+    int from = (int)((int64_t)e->items * unit / e->units),
+        to = (int)((int64_t)e->items * (unit + 1) / e->units);
     float *y = e->y + (size_t)unit * TILE_ROWS * OUTPUT_BLOCK;
 
     for (int item = from; item < to; item++) {
@@ -175,12 +184,13 @@ static void output_unit(void *context, int unit)
                 int first = e->run[run].first + i, rows = e->run[run].count - i;
 
                 rows = rows < TILE_ROWS ? rows : TILE_ROWS;
-                b->dot(y, OUTPUT_BLOCK, e->gate + (size_t)first * (size_t)M, (size_t)M, NULL, rows, w, down->number, (size_t)M,
-                       0, width, M);
+                b->dot(y, OUTPUT_BLOCK, e->gate + (size_t)first * (size_t)M, (size_t)M, NULL, rows, w,
+                       down->number, (size_t)M, 0, width, M);
                 for (int r = 0; r < rows; r++) {
                     const struct expert_pair *pair = e->pair + e->from + first + r;
 
-                    b->add_scaled(e->sum + (size_t)pair->slot * (size_t)H + o, y + (size_t)r * OUTPUT_BLOCK, pair->weight, width);
+                    b->add_scaled(e->sum + (size_t)pair->slot * (size_t)H + o, y + (size_t)r * OUTPUT_BLOCK,
+                                  pair->weight, width);
                 }
             }
         }

@@ -91,7 +91,8 @@ bool fingerprint_compute(struct model *model, const char *dir, struct err *err)
     snprintf(line, sizeof line, "weights=%s carrier=%s shards=%d quantiser=0", weights_name(model->weights),
              model_carrier(model) == NUMBER_F32 ? "f32" : "bf16", model->config.shards);
     hash_text(&state, line);
-    ok = ok && hash_file(&state, dir, "tokenizer.json", err) && hash_file(&state, dir, "tokenizer_config.json", err);
+    ok = ok && hash_file(&state, dir, "tokenizer.json", err) &&
+         hash_file(&state, dir, "tokenizer_config.json", err);
     while (ok && tensor_next(&model->config, &walk, &t))
         hash_tensor(&state, safetensors_at(model->files, safetensors_find(model->files, t.name)));
     crypto_generichash_final(&state, model->fingerprint, MODEL_FINGERPRINT_BYTES);

@@ -41,16 +41,19 @@ static bool take_all(struct forward *s)
 
     s->scratch_units = 2 * pool_threads(s->model->pool);
     s->scratch_floats = (expanded > absorbed ? expanded : absorbed) / 16 * 16 + 16;
-    return take(&s->row, T, sizeof *s->row) && take(&s->x, T * H, f) && take(&s->u, T * H, f) && take(&s->t, T * H, f) &&
-           take(&s->q_a, T * (size_t)c->q_lora, f) && take(&s->q, T * n * (size_t)config_qk(c), f) &&
-           take(&s->kv, T * latent, f) && take(&s->attended, T * n * (size_t)c->v_head, f) &&
-           take(&s->block_max, T * n, f) && take(&s->block_sum, T * n, f) && take(&s->cosine, T * (size_t)c->qk_rope / 2, f) &&
+    return take(&s->row, T, sizeof *s->row) && take(&s->x, T * H, f) && take(&s->u, T * H, f) &&
+           take(&s->t, T * H, f) && take(&s->q_a, T * (size_t)c->q_lora, f) &&
+           take(&s->q, T * n * (size_t)config_qk(c), f) && take(&s->kv, T * latent, f) &&
+           take(&s->attended, T * n * (size_t)c->v_head, f) && take(&s->block_max, T * n, f) &&
+           take(&s->block_sum, T * n, f) && take(&s->cosine, T * (size_t)c->qk_rope / 2, f) &&
            take(&s->sine, T * (size_t)c->qk_rope / 2, f) && take(&s->generated, T, sizeof *s->generated) &&
-           take(&s->q_absorbed, ABSORB_ROWS * n * latent, f) && take(&s->z, ABSORB_ROWS * n * (size_t)c->kv_lora, f) &&
-           take(&s->gate, MLP_ROWS * inner, f) && take(&s->up, MLP_ROWS * inner, f) &&
-           take(&s->scores, T * (size_t)c->experts, f) && take(&s->choice, T * k, sizeof *s->choice) &&
-           take(&s->carried, T * H, model_carrier_bytes(s->model)) && take(&s->wanted, T, sizeof *s->wanted) &&
-           take(&s->final, (size_t)s->logits_max * H, f) && take(&s->logits, (size_t)s->logits_max * (size_t)c->vocab, f) &&
+           take(&s->q_absorbed, ABSORB_ROWS * n * latent, f) &&
+           take(&s->z, ABSORB_ROWS * n * (size_t)c->kv_lora, f) && take(&s->gate, MLP_ROWS * inner, f) &&
+           take(&s->up, MLP_ROWS * inner, f) && take(&s->scores, T * (size_t)c->experts, f) &&
+           take(&s->choice, T * k, sizeof *s->choice) &&
+           take(&s->carried, T * H, model_carrier_bytes(s->model)) &&
+           take(&s->wanted, T, sizeof *s->wanted) && take(&s->final, (size_t)s->logits_max * H, f) &&
+           take(&s->logits, (size_t)s->logits_max * (size_t)c->vocab, f) &&
            take(&s->scratch, (size_t)s->scratch_units * s->scratch_floats, f);
 }
 
@@ -66,7 +69,8 @@ static bool take_local(struct forward *s)
            (s->slot_row || take(&s->slot_row, pairs, sizeof *s->slot_row)) &&
            (s->slot_shard || take(&s->slot_shard, pairs, sizeof *s->slot_shard)) &&
            (s->sum || take(&s->sum, pairs, sizeof *s->sum)) &&
-           take(&s->sums, (size_t)s->rows_max * (size_t)smaller(c->shards, c->experts_per_token) * (size_t)c->hidden,
+           take(&s->sums,
+                (size_t)s->rows_max * (size_t)smaller(c->shards, c->experts_per_token) * (size_t)c->hidden,
                 model_carrier_bytes(s->model));
 }
 
@@ -91,11 +95,14 @@ void forward_free(struct forward *s)
 {
     if (!s)
         return;
-    free(s->row), free(s->x), free(s->u), free(s->t), free(s->q_a), free(s->q), free(s->kv), free(s->attended);
-    free(s->block_max), free(s->block_sum), free(s->cosine), free(s->sine), free(s->generated), free(s->q_absorbed);
-    free(s->z), free(s->gate), free(s->up), free(s->scores), free(s->choice), free(s->carried), free(s->wanted);
-    free(s->final), free(s->logits), free(s->scratch);
-    free(s->pair), free(s->slot_row), free(s->slot_shard), free(s->sum), free(s->sums);
+    void *all[] = { s->row,       s->x,          s->u,         s->t,          s->q_a,    s->q,
+                    s->kv,        s->attended,   s->block_max, s->sine,       s->cosine, s->block_sum,
+                    s->generated, s->q_absorbed, s->z,         s->gate,       s->up,     s->scores,
+                    s->choice,    s->carried,    s->wanted,    s->final,      s->logits, s->sum,
+                    s->scratch,   s->pair,       s->slot_row,  s->slot_shard, s->sums };
+
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        free(all[i]);
     free(s);
 }
 
@@ -123,6 +130,19 @@ int piece_units(const struct model *model, int items, int64_t macs, int units_ma
     return larger(1, smaller(smaller(units, items), units_max));
 }
 
+/* Outputs are cut at multiples of this, which is one of every tile's width in the kernels. */
+enum { GRAIN = 24 };
+
+/* How many of the outputs that are left, each of so many multiply-adds, the budget allows; at least a grain.
+ */
+static int outputs_within(int64_t budget, int64_t each, int left)
+{
+    int64_t grains = each > 0 ? budget / (each * GRAIN) : left;
+
+    grains = grains < 1 ? 1 : grains;
+    return grains > left / GRAIN ? left : smaller((int)grains * GRAIN, left);
+}
+
 static void matmul_unit(void *context, int unit)
 {
     const struct matmul *m = context;
@@ -134,19 +154,26 @@ static void matmul_unit(void *context, int unit)
     backend->dot(m->out, m->out_stride, m->x, m->x_stride, NULL, m->rows, m->w->data, m->w->number,
                  (size_t)m->w->columns, from, to, m->w->columns);
     for (int r = 0; m->add && r < m->rows; r++)
-        backend->add(m->add + (size_t)r * m->out_stride + from, m->out + (size_t)r * m->out_stride + from, to - from);
+        backend->add(m->add + (size_t)r * m->out_stride + from, m->out + (size_t)r * m->out_stride + from,
+                     to - from);
 }
 
-bool matmul_piece(const struct forward *step, int *at, int64_t *budget, float *out, size_t out_stride, const float *x,
-                  size_t x_stride, int rows, const struct matrix *w, float *add)
+bool matmul_piece(const struct forward *step, int *at, int64_t *budget, float *out, size_t out_stride,
+                  const float *x, size_t x_stride, int rows, const struct matrix *w, float *add)
 {
-    enum { GRAIN = 24 }; /* a multiple of every tile's width in the kernels */
     int64_t each = (int64_t)rows * w->columns;
-    int64_t fit = larger(1, (int)(*budget / (each * GRAIN + 1) < 1 << 20 ? *budget / (each * GRAIN + 1) : 1 << 20)) * (int64_t)GRAIN;
-    int outputs = fit < w->rows - *at ? (int)fit : w->rows - *at;
+    int outputs = outputs_within(*budget, each, w->rows - *at);
     int units = piece_units(step->model, (outputs + GRAIN - 1) / GRAIN, each * outputs, POOL_UNITS_MAX);
-    struct matmul m = { .step = step, .out = out, .add = add, .x = x, .w = w, .out_stride = out_stride,
-                        .x_stride = x_stride, .rows = rows, .from = *at, .to = *at + outputs };
+    struct matmul m = { .step = step,
+                        .out = out,
+                        .add = add,
+                        .x = x,
+                        .w = w,
+                        .out_stride = out_stride,
+                        .x_stride = x_stride,
+                        .rows = rows,
+                        .from = *at,
+                        .to = *at + outputs };
 
     if (rows > 0) {
         m.block = ((outputs + units - 1) / units + GRAIN - 1) / GRAIN * GRAIN;
@@ -174,11 +201,12 @@ static void norm_unit(void *context, int unit)
     int from = unit * n->block, to = smaller(from + n->block, n->rows);
 
     for (int r = from; r < to; r++)
-        n->step->model->backend->rms_norm(n->out + (size_t)r * (size_t)n->width, n->x + (size_t)r * (size_t)n->width,
-                                          n->gain, n->width, n->eps);
+        n->step->model->backend->rms_norm(n->out + (size_t)r * (size_t)n->width,
+                                          n->x + (size_t)r * (size_t)n->width, n->gain, n->width, n->eps);
 }
 
-void forward_norm_rows(struct forward *step, float *out, const float *x, const float *gain, int rows, int width, float eps)
+void forward_norm_rows(struct forward *step, float *out, const float *x, const float *gain, int rows,
+                       int width, float eps)
 {
     int units = piece_units(step->model, rows, (int64_t)rows * width, POOL_UNITS_MAX);
     struct norm n = { step, out, x, gain, rows, width, (rows + units - 1) / units, eps };
@@ -207,7 +235,8 @@ void forward_begin(struct forward *s, const struct forward_row *rows, int row_co
         if (rows[r].want_logits)
             s->wanted[s->wanted_count++] = r;
         m->backend->widen(s->x + (size_t)r * (size_t)c->hidden,
-                          (const char *)m->embed.data + (size_t)rows[r].token * (size_t)c->hidden * number_bytes(m->embed.number),
+                          (const char *)m->embed.data +
+                              (size_t)rows[r].token * (size_t)c->hidden * number_bytes(m->embed.number),
                           m->embed.number, c->hidden);
         for (int i = 0; i < half; i++) {
             double angle = rows[r].position * m->inv_freq[i];
@@ -237,8 +266,10 @@ static void mlp_unit(void *context, int unit)
 
     if (from >= to)
         return;
-    b->dot(s->gate, (size_t)inner, m->x, (size_t)H, NULL, m->rows, m->w->gate.data, m->w->gate.number, (size_t)H, from, to, H);
-    b->dot(s->up, (size_t)inner, m->x, (size_t)H, NULL, m->rows, m->w->up.data, m->w->up.number, (size_t)H, from, to, H);
+    b->dot(s->gate, (size_t)inner, m->x, (size_t)H, NULL, m->rows, m->w->gate.data, m->w->gate.number,
+           (size_t)H, from, to, H);
+    b->dot(s->up, (size_t)inner, m->x, (size_t)H, NULL, m->rows, m->w->up.data, m->w->up.number, (size_t)H,
+           from, to, H);
     for (int r = 0; r < m->rows; r++) {
         size_t at = (size_t)r * (size_t)inner + (size_t)from;
 
@@ -249,7 +280,7 @@ static void mlp_unit(void *context, int unit)
 /* t = MLP(u), MLP_ROWS rows at a time; add: x += t as well.  One piece. */
 static bool mlp_piece(struct forward *s, const struct layer_weights *w, bool add)
 {
-    enum { GRAIN = 24, GATE = 1, DOWN = 2 };
+    enum { GATE = 1, DOWN = 2 };
     int H = s->model->config.hidden, inner = w->gate.rows;
     int64_t budget = piece_budget(s->model);
 
@@ -262,8 +293,8 @@ static bool mlp_piece(struct forward *s, const struct layer_weights *w, bool add
             return true;
         }
         if (s->phase != DOWN) {
-            int64_t each = 2 * (int64_t)rows * H, fit = budget / (each * GRAIN) < 1 ? GRAIN : budget / (each * GRAIN) * GRAIN;
-            int outputs = fit < inner - s->at ? (int)fit : inner - s->at;
+            int64_t each = 2 * (int64_t)rows * H;
+            int outputs = outputs_within(budget, each, inner - s->at);
             int units = piece_units(s->model, (outputs + GRAIN - 1) / GRAIN, each * outputs, POOL_UNITS_MAX);
             struct mlp m = { s, w, s->u + at, rows, s->at, s->at + outputs, 0 };
 
@@ -275,8 +306,8 @@ static bool mlp_piece(struct forward *s, const struct layer_weights *w, bool add
                 continue;
             s->at = 0;
             s->phase = DOWN;
-        } else if (matmul_piece(s, &s->at, &budget, s->t + at, (size_t)H, s->gate, (size_t)inner, rows, &w->down,
-                                add ? s->x + at : NULL)) {
+        } else if (matmul_piece(s, &s->at, &budget, s->t + at, (size_t)H, s->gate, (size_t)inner, rows,
+                                &w->down, add ? s->x + at : NULL)) {
             s->phase = GATE;
             s->run += rows;
         }
@@ -359,12 +390,13 @@ bool forward_logits(struct forward *s, int first, int count)
     if (s->phase == 0) {
         for (int i = 0; i < count; i++)
             s->model->backend->rms_norm(s->final + (size_t)i * (size_t)c->hidden,
-                                        s->x + (size_t)s->wanted[first + i] * (size_t)c->hidden, s->model->final_norm,
-                                        c->hidden, c->norm_eps);
+                                        s->x + (size_t)s->wanted[first + i] * (size_t)c->hidden,
+                                        s->model->final_norm, c->hidden, c->norm_eps);
         s->logits_first = first;
         s->phase = 1;
     }
-    if (!matmul_piece(s, &s->at, &budget, s->logits, (size_t)c->vocab, s->final, (size_t)c->hidden, count, &s->model->head, NULL))
+    if (!matmul_piece(s, &s->at, &budget, s->logits, (size_t)c->vocab, s->final, (size_t)c->hidden, count,
+                      &s->model->head, NULL))
         return false;
     s->phase = 0;
     return true;
@@ -396,7 +428,8 @@ static bool run_experts(struct forward *s, struct experts *experts, int layer, s
     return true;
 }
 
-bool forward_run(struct forward *s, struct experts *experts, const struct forward_row *rows, int row_count, struct err *err)
+bool forward_run(struct forward *s, struct experts *experts, const struct forward_row *rows, int row_count,
+                 struct err *err)
 {
     const struct model_config *c = &s->model->config;
 

@@ -37,7 +37,7 @@ struct forward_row {
     struct cache_sequence *sequence; /* grown to hold position */
     int32_t token;                   /* below the vocabulary; out of range is a bug of the caller */
     int32_t position;
-    bool generated;   /* the absorbed form; false: the expanded one, for positions of the prompt */
+    bool generated; /* the absorbed form; false: the expanded one, for positions of the prompt */
     bool want_logits;
 };
 
@@ -61,11 +61,12 @@ void forward_begin(struct forward *step, const struct forward_row *rows, int row
 bool forward_attend(struct forward *step, int layer);
 bool forward_dense(struct forward *step, int layer);
 
-/* In one call: the router is small.  After it: carried rows and choices are there to be read until the layer is combined. */
+/* In one call: the router is small.  After it: carried rows and choices are there to be read until the layer
+ * is combined. */
 void forward_route(struct forward *step, int layer);
 int forward_row_count(const struct forward *step);
-const void *forward_carried(const struct forward *step);                       /* [row_count, H] in the carrier */
-const struct forward_choice *forward_choices(const struct forward *step);      /* [row_count, experts_per_token] */
+const void *forward_carried(const struct forward *step);                  /* [row_count, H] in the carrier */
+const struct forward_choice *forward_choices(const struct forward *step); /* [row_count, experts_per_token] */
 
 bool forward_shared(struct forward *step, int layer);
 
@@ -93,7 +94,7 @@ bool forward_run(struct forward *step, struct experts *experts, const struct for
  * ascending by expert; `row_of` and `slot_shard` say what each slot is; slots are ordered by row, then
  * by shard.  Returns the number of pairs; *slot_count gets the slots.  Room: row_count *
  * experts_per_token of each.  Rows are numbered as in the step. */
-int forward_pairs(const struct forward *step, const bool *shards, struct expert_pair *pairs, uint16_t *slot_row,
-                  uint16_t *slot_shard, int *slot_count);
+int forward_pairs(const struct forward *step, const bool *shards, struct expert_pair *pairs,
+                  uint16_t *slot_row, uint16_t *slot_shard, int *slot_count);
 
 #endif

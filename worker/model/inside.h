@@ -64,15 +64,15 @@ void route_choose(const struct model_config *config, const float *score, struct 
 /* fingerprint.c */
 bool fingerprint_compute(struct model *model, const char *dir, struct err *err);
 
-/* One call of a stage does about so many multiply-adds a thread: 20 ms at 15 GFLOP/s.  A three-hundredth of that, some
- * ten microseconds, is the least that is worth another thread. */
+/* One call of a stage does about so many multiply-adds a thread: 20 ms at 15 GFLOP/s.  A three-hundredth of
+ * that, some ten microseconds, is the least that is worth another thread. */
 enum { PIECE_MACS = 150 * 1000 * 1000, PIECE_UNITS = 300 };
 
 enum {
-    MLP_ROWS = 256,      /* rows that go through a dense or shared MLP together */
-    ABSORB_ROWS = 64,    /* generated rows whose absorbed queries exist at once */
-    ABSORB_HEADS = 16,   /* heads that share a pass over a page */
-    EXPAND_ROWS = 64,    /* rows that meet an expanded block together */
+    MLP_ROWS = 256,    /* rows that go through a dense or shared MLP together */
+    ABSORB_ROWS = 64,  /* generated rows whose absorbed queries exist at once */
+    ABSORB_HEADS = 16, /* heads that share a pass over a page */
+    EXPAND_ROWS = 64,  /* rows that meet an expanded block together */
 };
 
 /* A step's workspace.  Shapes in brackets; n heads, T rows. */
@@ -92,17 +92,17 @@ struct forward {
     float *cosine, *sine; /* [T, qk_rope / 2] */
     int *generated;       /* rows in the absorbed form */
     int generated_count;
-    float *q_absorbed;    /* [ABSORB_ROWS, n, kv_lora + qk_rope] */
-    float *z;             /* [ABSORB_ROWS, n, kv_lora] */
-    float *gate, *up;     /* [MLP_ROWS, inner] */
-    float *scores;        /* [T, E] of the router */
+    float *q_absorbed;             /* [ABSORB_ROWS, n, kv_lora + qk_rope] */
+    float *z;                      /* [ABSORB_ROWS, n, kv_lora] */
+    float *gate, *up;              /* [MLP_ROWS, inner] */
+    float *scores;                 /* [T, E] of the router */
     struct forward_choice *choice; /* [T, k] */
-    void *carried;        /* [T, H] in the carrier */
-    int *wanted;          /* rows that want logits */
+    void *carried;                 /* [T, H] in the carrier */
+    int *wanted;                   /* rows that want logits */
     int wanted_count, logits_first;
-    float *final;         /* [logits_max, H] */
-    float *logits;        /* [logits_max, V] */
-    float *scratch;       /* [scratch_units, scratch_floats] */
+    float *final;   /* [logits_max, H] */
+    float *logits;  /* [logits_max, V] */
+    float *scratch; /* [scratch_units, scratch_floats] */
     size_t scratch_floats;
     int scratch_units;
 
@@ -126,13 +126,14 @@ struct matmul {
     size_t out_stride, x_stride;
     int rows, from, to, block;
 };
-bool matmul_piece(const struct forward *step, int *at, int64_t *budget, float *out, size_t out_stride, const float *x,
-                  size_t x_stride, int rows, const struct matrix *w, float *add);
+bool matmul_piece(const struct forward *step, int *at, int64_t *budget, float *out, size_t out_stride,
+                  const float *x, size_t x_stride, int rows, const struct matrix *w, float *add);
 
 int64_t piece_budget(const struct model *model);
 /* In how many units to cut work of so many multiply-adds over so many items. */
 int piece_units(const struct model *model, int items, int64_t macs, int units_max);
 /* From norm `gain`: u = norm(x) */
-void forward_norm_rows(struct forward *step, float *out, const float *x, const float *gain, int rows, int width, float eps);
+void forward_norm_rows(struct forward *step, float *out, const float *x, const float *gain, int rows,
+                       int width, float eps);
 
 #endif

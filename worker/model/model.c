@@ -21,10 +21,12 @@ static bool is_directory(const char *dir, struct err *err)
 
     if (stat(dir, &st))
         return err_errno(err, "open %s", dir);
-    return S_ISDIR(st.st_mode) || err_set(err, ERR_INPUT, "not a directory; expected one with config.json and *.safetensors");
+    return S_ISDIR(st.st_mode) ||
+           err_set(err, ERR_INPUT, "not a directory; expected one with config.json and *.safetensors");
 }
 
-static bool open_files(struct model *model, const char *dir, const struct model_options *options, struct err *err)
+static bool open_files(struct model *model, const char *dir, const struct model_options *options,
+                       struct err *err)
 {
     char *path;
     bool ok;
@@ -35,7 +37,8 @@ static bool open_files(struct model *model, const char *dir, const struct model_
         return err_set(err, ERR_IO, "no memory");
     ok = config_load(&model->config, path, options->shards, err);
     free(path);
-    return ok && safetensors_open(&model->files, dir, err) && weights_check(&model->config, model->files, err);
+    return ok && safetensors_open(&model->files, dir, err) &&
+           weights_check(&model->config, model->files, err);
 }
 
 bool model_open(struct model **out, const char *dir, const struct model_options *options, struct err *err)
@@ -47,8 +50,9 @@ bool model_open(struct model **out, const char *dir, const struct model_options 
     model->backend = options->backend ? options->backend : backend_best(err);
     if (!model->backend || !model->backend->usable(err) || !open_files(model, dir, options, err))
         goto fail;
-    model->weights = options->weights == WEIGHTS_OF_CHECKPOINT ? weights_of_checkpoint(&model->config, model->files)
-                                                               : options->weights;
+    model->weights = options->weights == WEIGHTS_OF_CHECKPOINT
+                         ? weights_of_checkpoint(&model->config, model->files)
+                         : options->weights;
     model->piece_macs = options->piece_macs > 0 ? options->piece_macs : PIECE_MACS;
     model->inv_freq = calloc((size_t)model->config.qk_rope / 2, sizeof *model->inv_freq);
     if (!model->inv_freq) {
@@ -80,7 +84,8 @@ void model_free(struct model *model)
 bool model_seat(struct model *model, int shard, struct err *err)
 {
     if (shard < 0 || shard >= model->config.shards)
-        return err_set(err, ERR_INPUT, "shard %d; the model has shards 0 to %d", shard, model->config.shards - 1);
+        return err_set(err, ERR_INPUT, "shard %d; the model has shards 0 to %d", shard,
+                       model->config.shards - 1);
     if (!model->seated[shard] && !weights_bind_shard(model, shard, err))
         return err_wrap(err, "seat shard %d", shard);
     model->seated[shard] = true;
@@ -170,5 +175,6 @@ int64_t model_shard_bytes(const struct model *model)
 
 int64_t model_position_bytes(const struct model *model)
 {
-    return (int64_t)model->config.layers * config_latent(&model->config) * (int64_t)model_carrier_bytes(model);
+    return (int64_t)model->config.layers * config_latent(&model->config) *
+           (int64_t)model_carrier_bytes(model);
 }

@@ -32,7 +32,8 @@ struct model_options {
     int threads;                   /* 0: one per available core */
     int shards;                    /* 0: from the configuration */
     const struct backend *backend; /* NULL: the fastest that this machine runs */
-    int64_t piece_macs;            /* multiply-adds a thread in one call of a stage; 0: below 20 ms even on a slow core */
+    int64_t
+        piece_macs; /* multiply-adds a thread in one call of a stage; 0: below 20 ms even on a slow core */
 };
 
 struct model;

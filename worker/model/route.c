@@ -54,7 +54,8 @@ void route_choose(const struct model_config *c, const float *score, struct forwa
         }
     assert(n == k);
     for (int i = 0; i < k; i++)
-        choice[i].weight = c->norm_topk && k > 1 ? choice[i].weight / (sum + 1e-20f) : choice[i].weight * c->routed_scale;
+        choice[i].weight =
+            c->norm_topk && k > 1 ? choice[i].weight / (sum + 1e-20f) : choice[i].weight * c->routed_scale;
 }
 
 struct route {
@@ -76,7 +77,8 @@ static void route_unit(void *context, int unit)
 
         b->scale(score, 1 / b->exp_sum(score, c->experts, b->max(score, c->experts)), c->experts);
         route_choose(c, score, s->choice + (size_t)row * (size_t)c->experts_per_token);
-        b->narrow((char *)s->carried + at * model_carrier_bytes(s->model), model_carrier(s->model), s->u + at, c->hidden);
+        b->narrow((char *)s->carried + at * model_carrier_bytes(s->model), model_carrier(s->model), s->u + at,
+                  c->hidden);
     }
 }
 
@@ -90,9 +92,11 @@ void forward_route(struct forward *s, int layer)
 
     assert(config_layer_is_moe(c, layer));
     forward_norm_rows(s, s->u, s->x, w->mlp_norm, s->row_count, c->hidden, c->norm_eps);
-    while (!matmul_piece(s, &s->at, &budget, s->scores, (size_t)c->experts, s->u, (size_t)c->hidden, s->row_count, &w->router, NULL))
+    while (!matmul_piece(s, &s->at, &budget, s->scores, (size_t)c->experts, s->u, (size_t)c->hidden,
+                         s->row_count, &w->router, NULL))
         ;
-    units = piece_units(s->model, s->row_count, (int64_t)s->row_count * c->experts * (8 + c->experts_per_token), POOL_UNITS_MAX);
+    units = piece_units(s->model, s->row_count,
+                        (int64_t)s->row_count * c->experts * (8 + c->experts_per_token), POOL_UNITS_MAX);
     r.block = (s->row_count + units - 1) / units;
     pool_run(s->model->pool, route_unit, &r, units);
 }
@@ -142,8 +146,8 @@ int forward_pairs(const struct forward *s, const bool *shards, struct expert_pai
                 slot_shard[slots++] = (uint16_t)shard;
                 last = shard;
             }
-            pairs[at[choice->expert]++] = (struct expert_pair){ (uint16_t)row, (uint16_t)(slots - 1), choice->expert,
-                                                                choice->weight };
+            pairs[at[choice->expert]++] =
+                (struct expert_pair){ (uint16_t)row, (uint16_t)(slots - 1), choice->expert, choice->weight };
         }
     }
     *slot_count = slots;

@@ -31,9 +31,10 @@ static const struct {
     int bytes;
     enum dtype dtype;
 } dtypes[] = {
-    { "F32", 4, DTYPE_F32 },    { "BF16", 2, DTYPE_BF16 },  { "F16", 2, DTYPE_F16 },    { "F64", 8, DTYPE_OTHER },
-    { "I64", 8, DTYPE_OTHER },  { "I32", 4, DTYPE_OTHER },  { "I16", 2, DTYPE_OTHER },  { "I8", 1, DTYPE_OTHER },
-    { "U64", 8, DTYPE_OTHER },  { "U32", 4, DTYPE_OTHER },  { "U16", 2, DTYPE_OTHER },  { "U8", 1, DTYPE_OTHER },
+    { "F32", 4, DTYPE_F32 },    { "BF16", 2, DTYPE_BF16 },     { "F16", 2, DTYPE_F16 },
+    { "F64", 8, DTYPE_OTHER },  { "I64", 8, DTYPE_OTHER },     { "I32", 4, DTYPE_OTHER },
+    { "I16", 2, DTYPE_OTHER },  { "I8", 1, DTYPE_OTHER },      { "U64", 8, DTYPE_OTHER },
+    { "U32", 4, DTYPE_OTHER },  { "U16", 2, DTYPE_OTHER },     { "U8", 1, DTYPE_OTHER },
     { "BOOL", 1, DTYPE_OTHER }, { "F8_E4M3", 1, DTYPE_OTHER }, { "F8_E5M2", 1, DTYPE_OTHER },
 };
 
@@ -65,8 +66,8 @@ static bool read_entry(struct safetensors_entry *e, const json_t *value, struct 
     int64_t from, to, values = 1;
     int bytes = 0;
 
-    if (!json_is_object(value) || !json_is_string(dtype) || !json_is_array(shape) || !json_is_array(offsets) ||
-        json_array_size(offsets) != 2)
+    if (!json_is_object(value) || !json_is_string(dtype) || !json_is_array(shape) ||
+        !json_is_array(offsets) || json_array_size(offsets) != 2)
         return err_set(err, ERR_INPUT, "not of the form {dtype, shape, data_offsets: [from, to]}");
     for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++)
         if (strcmp(dtypes[i].name, json_string_value(dtype)) == 0) {
@@ -90,10 +91,11 @@ static bool read_entry(struct safetensors_entry *e, const json_t *value, struct 
     if (from < 0 || to < from)
         return err_set(err, ERR_INPUT, "impossible data_offsets");
     if (__builtin_mul_overflow(values, (int64_t)bytes, &values) || values != to - from)
-        return err_set(err, ERR_INPUT, "data_offsets give %lld bytes, dtype and shape %lld", (long long)(to - from),
-                       (long long)values);
+        return err_set(err, ERR_INPUT, "data_offsets give %lld bytes, dtype and shape %lld",
+                       (long long)(to - from), (long long)values);
     if ((uint64_t)to > data.size)
-        return err_set(err, ERR_INPUT, "ends at byte %lld of the data, of which the file has %zu: the file is truncated",
+        return err_set(err, ERR_INPUT,
+                       "ends at byte %lld of the data, of which the file has %zu: the file is truncated",
                        (long long)to, data.size);
     e->data = data.data + from;
     e->bytes = (uint64_t)(to - from);
@@ -115,7 +117,8 @@ static bool check_places(struct safetensors_entry *entries, size_t count, struct
     qsort(order, count, sizeof *order, by_place);
     for (size_t i = 0; ok && i < count; i++) {
         if (order[i]->data != at)
-            ok = err_set(err, ERR_INPUT, "%s: tensor %.128s begins at byte %zu of the data; expected %zu: tensors %s", path,
+            ok = err_set(err, ERR_INPUT,
+                         "%s: tensor %.128s begins at byte %zu of the data; expected %zu: tensors %s", path,
                          order[i]->name, (size_t)(order[i]->data - data.data), (size_t)(at - data.data),
                          order[i]->data < at ? "overlap" : "leave a hole");
         at = order[i]->data + order[i]->bytes;
@@ -146,11 +149,11 @@ bool safetensors_parse(struct span file, const char *path, struct safetensors_en
     for (int i = 7; i >= 0; i--)
         size = size << 8 | file.data[i];
     if (size > SAFETENSORS_HEADER_MAX)
-        return err_set(err, ERR_LIMIT, "%s: a header of %llu bytes; expected at most %d", path, (unsigned long long)size,
-                       SAFETENSORS_HEADER_MAX);
+        return err_set(err, ERR_LIMIT, "%s: a header of %llu bytes; expected at most %d", path,
+                       (unsigned long long)size, SAFETENSORS_HEADER_MAX);
     if (size > file.size - 8)
-        return err_set(err, ERR_INPUT, "%s: a header of %llu bytes in a file of %zu: the file is truncated", path,
-                       (unsigned long long)size, file.size);
+        return err_set(err, ERR_INPUT, "%s: a header of %llu bytes in a file of %zu: the file is truncated",
+                       path, (unsigned long long)size, file.size);
     if (size == 0 || file.data[8] != '{')
         return err_set(err, ERR_INPUT, "%s: the header does not begin with {", path);
     root = json_loadb((const char *)file.data + 8, (size_t)size, JSON_REJECT_DUPLICATES, &at);
@@ -158,7 +161,8 @@ bool safetensors_parse(struct span file, const char *path, struct safetensors_en
         return err_set(err, ERR_INPUT, "%s: header:%d:%d: %s", path, at.line, at.column, at.text);
     data = span_of(file.data + 8 + size, file.size - 8 - (size_t)size);
     if (json_object_size(root) > SAFETENSORS_TENSORS_MAX) {
-        err_set(err, ERR_LIMIT, "%s: %zu tensors; expected at most %d", path, json_object_size(root), SAFETENSORS_TENSORS_MAX);
+        err_set(err, ERR_LIMIT, "%s: %zu tensors; expected at most %d", path, json_object_size(root),
+                SAFETENSORS_TENSORS_MAX);
         goto out;
     }
     entry = calloc(json_object_size(root) + 1, sizeof *entry);
@@ -166,7 +170,8 @@ bool safetensors_parse(struct span file, const char *path, struct safetensors_en
         err_set(err, ERR_IO, "%s: no memory for %zu tensors", path, json_object_size(root));
         goto out;
     }
-    json_object_foreach(root, name, value) {
+    json_object_foreach(root, name, value)
+    {
         if (strcmp(name, "__metadata__") == 0)
             continue;
         entry[n].file = path;
@@ -249,10 +254,12 @@ static bool is_plain_name(const char *name)
 {
     size_t size = strlen(name);
 
-    return size > 0 && size <= NAME_MAX && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+    return size > 0 && size <= NAME_MAX && !strchr(name, '/') && strcmp(name, ".") != 0 &&
+           strcmp(name, "..") != 0;
 }
 
-static struct mapped *file_of(struct safetensors *s, const char *dir, const char *name, const char *index, struct err *err)
+static struct mapped *file_of(struct safetensors *s, const char *dir, const char *name, const char *index,
+                              struct err *err)
 {
     size_t dir_size = strlen(dir) + 1;
 
@@ -277,7 +284,8 @@ static struct mapped *file_of(struct safetensors *s, const char *dir, const char
 
 static int by_entry_name(const void *a, const void *b)
 {
-    return strcmp((*(struct safetensors_entry *const *)a)->name, (*(struct safetensors_entry *const *)b)->name);
+    return strcmp((*(struct safetensors_entry *const *)a)->name,
+                  (*(struct safetensors_entry *const *)b)->name);
 }
 
 static bool open_index(struct safetensors *s, const char *dir, const char *index, struct err *err)
@@ -300,7 +308,8 @@ static bool open_index(struct safetensors *s, const char *dir, const char *index
         return err_set(err, ERR_INPUT, "%s:%d:%d: %s", index, at.line, at.column, at.text);
     map = json_object_get(root, "weight_map");
     if (!json_is_object(map)) {
-        err_set(err, ERR_INPUT, "%s: key `weight_map` is missing; expected an object of tensor names and files", index);
+        err_set(err, ERR_INPUT,
+                "%s: key `weight_map` is missing; expected an object of tensor names and files", index);
         goto out;
     }
     s->entry = calloc(json_object_size(map) + 1, sizeof *s->entry);
@@ -308,7 +317,8 @@ static bool open_index(struct safetensors *s, const char *dir, const char *index
         err_set(err, ERR_IO, "%s: no memory for %zu tensors", index, json_object_size(map));
         goto out;
     }
-    json_object_foreach(map, name, value) {
+    json_object_foreach(map, name, value)
+    {
         struct mapped *file;
 
         if (!json_is_string(value)) {
@@ -320,8 +330,8 @@ static bool open_index(struct safetensors *s, const char *dir, const char *index
             goto out;
         s->entry[s->count] = find_in(file, name);
         if (!s->entry[s->count]) {
-            err_set(err, ERR_INPUT, "%s: says that tensor %.128s is in %.128s, which does not have it", index, name,
-                    json_string_value(value));
+            err_set(err, ERR_INPUT, "%s: says that tensor %.128s is in %.128s, which does not have it", index,
+                    name, json_string_value(value));
             goto out;
         }
         s->count++;

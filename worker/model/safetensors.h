@@ -21,7 +21,7 @@
 enum {
     SAFETENSORS_HEADER_MAX = 32 * 1024 * 1024, /* bytes; DeepSeek-V2 in one file needs 4 MiB */
     SAFETENSORS_INDEX_MAX = 32 * 1024 * 1024,
-    SAFETENSORS_TENSORS_MAX = 1 << 20,         /* in one file */
+    SAFETENSORS_TENSORS_MAX = 1 << 20, /* in one file */
     SAFETENSORS_FILES_MAX = 4096,
     SAFETENSORS_DIMENSIONS_MAX = 8,
 };
@@ -46,9 +46,11 @@ bool safetensors_open(struct safetensors **files, const char *dir, struct err *e
 void safetensors_close(struct safetensors *files); /* NULL is fine */
 
 #define SAFETENSORS_NONE SIZE_MAX
-size_t safetensors_find(const struct safetensors *files, const char *name); /* its number, or SAFETENSORS_NONE */
+size_t safetensors_find(const struct safetensors *files,
+                        const char *name); /* its number, or SAFETENSORS_NONE */
 size_t safetensors_count(const struct safetensors *files);
-const struct safetensors_entry *safetensors_at(const struct safetensors *files, size_t i); /* ascending by name */
+const struct safetensors_entry *safetensors_at(const struct safetensors *files,
+                                               size_t i); /* ascending by name */
 
 /* One file from memory: entries (ascending by name) to be freed with safetensors_entries_free.
  * path is kept and used in errors. */

@@ -140,7 +140,8 @@ static int pick(const float *weight, int count, double total, double share)
 }
 
 /* Without filters: ids in their own order. */
-static int32_t draw_all(struct sampler *s, const float *logits, int known, float best, float temperature, double share)
+static int32_t draw_all(struct sampler *s, const float *logits, int known, float best, float temperature,
+                        double share)
 {
     double total = 0;
 
@@ -154,8 +155,8 @@ static int32_t draw_all(struct sampler *s, const float *logits, int known, float
 
 /* With top_k or top_p: the best first.  What has been taken stands at the end of the heap's array, in the
  * places that taking has freed, latest first. */
-static int32_t draw_filtered(struct sampler *s, const float *logits, int known, float best, const struct sample_params *p,
-                             double share)
+static int32_t draw_filtered(struct sampler *s, const float *logits, int known, float best,
+                             const struct sample_params *p, double share)
 {
     int count = heap_of(s, logits, known), left = count, kept = 0, limit = count;
     double total = 0, sum = 0;
@@ -181,7 +182,8 @@ static int32_t draw_filtered(struct sampler *s, const float *logits, int known, 
     return s->heap[count - 1 - pick(s->weight, kept, sum, share)].id;
 }
 
-int32_t sample_token(struct sampler *s, const float *logits, int known, const struct sample_params *p, uint32_t position)
+int32_t sample_token(struct sampler *s, const float *logits, int known, const struct sample_params *p,
+                     uint32_t position)
 {
     double share;
     int32_t best;
@@ -197,7 +199,8 @@ int32_t sample_token(struct sampler *s, const float *logits, int known, const st
     return draw_all(s, logits, known, logits[best], p->temperature, share);
 }
 
-/* log(sum of exp(logit)) over all rows, as top + log(sum of exp(logit - top)).  Sums of 1024 in f32, those in double. */
+/* log(sum of exp(logit)) over all rows, as top + log(sum of exp(logit - top)).  Sums of 1024 in f32, those in
+ * double. */
 static double log_total(struct sampler *s, const float *logits, float top)
 {
     enum { PART = 1024 };
@@ -209,7 +212,8 @@ static double log_total(struct sampler *s, const float *logits, float top)
     return top + backend_log(total);
 }
 
-float sample_logprobs(struct sampler *s, const float *logits, int32_t token, struct sample_logprob *top, int top_count)
+float sample_logprobs(struct sampler *s, const float *logits, int32_t token, struct sample_logprob *top,
+                      int top_count)
 {
     double total;
     int count = 0;

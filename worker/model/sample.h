@@ -24,7 +24,7 @@ struct sample_params {
     float top_p;       /* 1: off */
     int top_k;         /* 0: off */
     uint64_t seed;
-    uint32_t choice;   /* which of n answers to one request */
+    uint32_t choice; /* which of n answers to one request */
 };
 
 struct sample_logprob {
@@ -35,12 +35,12 @@ struct sample_logprob {
 struct sampler; /* scratch */
 
 struct sampler *sampler_new(const struct backend *backend, int vocab); /* NULL without memory */
-void sampler_free(struct sampler *sampler);                           /* NULL is fine */
+void sampler_free(struct sampler *sampler);                            /* NULL is fine */
 
 /* -1 when no logit of an allowed id is finite: the caller fails that request alone.
  * position: of the token that is drawn. */
-int32_t sample_token(struct sampler *sampler, const float *logits, int known, const struct sample_params *params,
-                     uint32_t position);
+int32_t sample_token(struct sampler *sampler, const float *logits, int known,
+                     const struct sample_params *params, uint32_t position);
 
 /* The log-prob of `token`, and of the `top_count` likeliest ids, best first. */
 float sample_logprobs(struct sampler *sampler, const float *logits, int32_t token, struct sample_logprob *top,

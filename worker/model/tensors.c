@@ -35,38 +35,80 @@ static bool shape_of(const struct model_config *c, int role, int layer, int *row
     bool shared = moe && c->shared_experts > 0;
     int h = c->hidden, inner = c->shared_experts * c->expert_inner;
 
+    /* clang-format off: a table */
     switch (role) {
-    case TENSOR_EMBED: *rows = c->vocab, *columns = h; return true;
-    case TENSOR_FINAL_NORM: *rows = 0, *columns = h; return true;
-    case TENSOR_HEAD: *rows = c->vocab, *columns = h; return !c->tied;
+    case TENSOR_EMBED:
+        *rows = c->vocab, *columns = h;
+        return true;
+    case TENSOR_FINAL_NORM:
+        *rows = 0, *columns = h;
+        return true;
+    case TENSOR_HEAD:
+        *rows = c->vocab, *columns = h;
+        return !c->tied;
     case TENSOR_ATTEND_NORM:
-    case TENSOR_MLP_NORM: *rows = 0, *columns = h; return true;
-    case TENSOR_Q: *rows = c->heads * config_qk(c), *columns = h; return !q_lora;
-    case TENSOR_Q_A: *rows = c->q_lora, *columns = h; return q_lora;
-    case TENSOR_Q_A_NORM: *rows = 0, *columns = c->q_lora; return q_lora;
-    case TENSOR_Q_B: *rows = c->heads * config_qk(c), *columns = c->q_lora; return q_lora;
-    case TENSOR_KV_A: *rows = config_latent(c), *columns = h; return true;
-    case TENSOR_KV_A_NORM: *rows = 0, *columns = c->kv_lora; return true;
-    case TENSOR_KV_B: *rows = c->heads * (c->qk_nope + c->v_head), *columns = c->kv_lora; return true;
-    case TENSOR_O: *rows = h, *columns = c->heads * c->v_head; return true;
+    case TENSOR_MLP_NORM:
+        *rows = 0, *columns = h;
+        return true;
+    case TENSOR_Q:
+        *rows = c->heads * config_qk(c), *columns = h;
+        return !q_lora;
+    case TENSOR_Q_A:
+        *rows = c->q_lora, *columns = h;
+        return q_lora;
+    case TENSOR_Q_A_NORM:
+        *rows = 0, *columns = c->q_lora;
+        return q_lora;
+    case TENSOR_Q_B:
+        *rows = c->heads * config_qk(c), *columns = c->q_lora;
+        return q_lora;
+    case TENSOR_KV_A:
+        *rows = config_latent(c), *columns = h;
+        return true;
+    case TENSOR_KV_A_NORM:
+        *rows = 0, *columns = c->kv_lora;
+        return true;
+    case TENSOR_KV_B:
+        *rows = c->heads * (c->qk_nope + c->v_head), *columns = c->kv_lora;
+        return true;
+    case TENSOR_O:
+        *rows = h, *columns = c->heads * c->v_head;
+        return true;
     case TENSOR_GATE:
-    case TENSOR_UP: *rows = c->dense_inner, *columns = h; return !moe;
-    case TENSOR_DOWN: *rows = h, *columns = c->dense_inner; return !moe;
-    case TENSOR_ROUTER: *rows = c->experts, *columns = h; return moe;
+    case TENSOR_UP:
+        *rows = c->dense_inner, *columns = h;
+        return !moe;
+    case TENSOR_DOWN:
+        *rows = h, *columns = c->dense_inner;
+        return !moe;
+    case TENSOR_ROUTER:
+        *rows = c->experts, *columns = h;
+        return moe;
     case TENSOR_SHARED_GATE:
-    case TENSOR_SHARED_UP: *rows = inner, *columns = h; return shared;
-    case TENSOR_SHARED_DOWN: *rows = h, *columns = inner; return shared;
+    case TENSOR_SHARED_UP:
+        *rows = inner, *columns = h;
+        return shared;
+    case TENSOR_SHARED_DOWN:
+        *rows = h, *columns = inner;
+        return shared;
     case TENSOR_EXPERT_GATE:
-    case TENSOR_EXPERT_UP: *rows = c->expert_inner, *columns = h; return moe;
-    case TENSOR_EXPERT_DOWN: *rows = h, *columns = c->expert_inner; return moe;
-    default: return false;
+    case TENSOR_EXPERT_UP:
+        *rows = c->expert_inner, *columns = h;
+        return moe;
+    case TENSOR_EXPERT_DOWN:
+        *rows = h, *columns = c->expert_inner;
+        return moe;
+    default:
+        return false;
     }
+    /* clang-format on */
 }
 
 bool tensor_next(const struct model_config *c, struct tensor_walk *walk, struct tensor *t)
 {
     for (;;) {
-        int last = walk->layer == 0 ? TENSOR_HEAD : TENSOR_EXPERT_DOWN, role = walk->role, layer = walk->layer - 1;
+        int last = walk->layer == 0 ? TENSOR_HEAD : TENSOR_EXPERT_DOWN, role = walk->role,
+            layer = walk->layer - 1;
 
         if (walk->layer > c->layers)
             return false;

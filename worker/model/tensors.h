@@ -50,7 +50,7 @@ struct tensor {
 
 /* Start with a zeroed walk; false at the end. */
 struct tensor_walk {
-    int layer;  /* 0: the model's own tensors; l + 1: layer l */
+    int layer; /* 0: the model's own tensors; l + 1: layer l */
     int role;
     int expert;
 };

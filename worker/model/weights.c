@@ -27,11 +27,12 @@ static bool check_tensor(const struct safetensors_entry *e, const struct tensor 
             snprintf(want, sizeof want, "%d", t->columns);
         else
             snprintf(want, sizeof want, "%dx%d", t->rows, t->columns);
-        return err_set(err, ERR_INPUT, "%s: tensor %s has shape %s; expected %s", e->file, t->name, got, want);
+        return err_set(err, ERR_INPUT, "%s: tensor %s has shape %s; expected %s", e->file, t->name, got,
+                       want);
     }
     if (e->dtype == DTYPE_OTHER)
-        return err_set(err, ERR_INPUT, "%s: tensor %s has dtype %s; expected F32, BF16 or F16", e->file, t->name,
-                       e->dtype_name);
+        return err_set(err, ERR_INPUT, "%s: tensor %s has dtype %s; expected F32, BF16 or F16", e->file,
+                       t->name, e->dtype_name);
     return true;
 }
 
@@ -76,8 +77,8 @@ bool weights_check(const struct model_config *config, const struct safetensors *
     }
     for (size_t i = 0; i < count; i++)
         if (!used[i] && !may_be_ignored(config, safetensors_at(files, i)->name)) {
-            err_set(err, ERR_INPUT, "%s: tensor %.128s is none that config.json knows of", safetensors_at(files, i)->file,
-                    safetensors_at(files, i)->name);
+            err_set(err, ERR_INPUT, "%s: tensor %.128s is none that config.json knows of",
+                    safetensors_at(files, i)->file, safetensors_at(files, i)->name);
             goto out;
         }
     ok = true;
@@ -117,7 +118,8 @@ static float half_to_float(uint16_t half)
     return x;
 }
 
-static void to_float(const struct backend *backend, float *out, const struct safetensors_entry *e, uint64_t from, int n)
+static void to_float(const struct backend *backend, float *out, const struct safetensors_entry *e,
+                     uint64_t from, int n)
 {
     if (e->dtype != DTYPE_F16) {
         enum number number = e->dtype == DTYPE_F32 ? NUMBER_F32 : NUMBER_BF16;
@@ -152,7 +154,8 @@ static bool bind_matrix(struct model *model, struct matrix *m, const struct tens
 {
     enum { PART = 4096 };
     const struct safetensors_entry *e = entry_of(model->files, t);
-    enum number number = number_of(model, t, e->dtype), stored = e->dtype == DTYPE_F32 ? NUMBER_F32 : NUMBER_BF16;
+    enum number number = number_of(model, t, e->dtype),
+                stored = e->dtype == DTYPE_F32 ? NUMBER_F32 : NUMBER_BF16;
     int64_t values = tensor_values(t);
     float part[PART];
 
@@ -186,41 +189,67 @@ static struct matrix *matrix_of(struct model *model, const struct tensor *t)
 {
     struct layer_weights *l = t->layer >= 0 ? model->layer + t->layer : NULL;
 
+    /* clang-format off: a table */
     switch (t->role) {
-    case TENSOR_EMBED: return &model->embed;
-    case TENSOR_HEAD: return &model->head;
-    case TENSOR_Q: return &l->q;
-    case TENSOR_Q_A: return &l->q_a;
-    case TENSOR_Q_B: return &l->q_b;
-    case TENSOR_KV_A: return &l->kv_a;
-    case TENSOR_KV_B: return &l->kv_b;
-    case TENSOR_O: return &l->o;
+    case TENSOR_EMBED:
+        return &model->embed;
+    case TENSOR_HEAD:
+        return &model->head;
+    case TENSOR_Q:
+        return &l->q;
+    case TENSOR_Q_A:
+        return &l->q_a;
+    case TENSOR_Q_B:
+        return &l->q_b;
+    case TENSOR_KV_A:
+        return &l->kv_a;
+    case TENSOR_KV_B:
+        return &l->kv_b;
+    case TENSOR_O:
+        return &l->o;
     case TENSOR_GATE:
-    case TENSOR_SHARED_GATE: return &l->gate;
+    case TENSOR_SHARED_GATE:
+        return &l->gate;
     case TENSOR_UP:
-    case TENSOR_SHARED_UP: return &l->up;
+    case TENSOR_SHARED_UP:
+        return &l->up;
     case TENSOR_DOWN:
-    case TENSOR_SHARED_DOWN: return &l->down;
-    case TENSOR_ROUTER: return &l->router;
-    case TENSOR_EXPERT_GATE: return &l->expert[t->expert].gate;
-    case TENSOR_EXPERT_UP: return &l->expert[t->expert].up;
-    case TENSOR_EXPERT_DOWN: return &l->expert[t->expert].down;
-    default: return NULL;
+    case TENSOR_SHARED_DOWN:
+        return &l->down;
+    case TENSOR_ROUTER:
+        return &l->router;
+    case TENSOR_EXPERT_GATE:
+        return &l->expert[t->expert].gate;
+    case TENSOR_EXPERT_UP:
+        return &l->expert[t->expert].up;
+    case TENSOR_EXPERT_DOWN:
+        return &l->expert[t->expert].down;
+    default:
+        return NULL;
     }
+    /* clang-format on */
 }
 
 static float **vector_of(struct model *model, const struct tensor *t)
 {
     struct layer_weights *l = t->layer >= 0 ? model->layer + t->layer : NULL;
 
+    /* clang-format off: a table */
     switch (t->role) {
-    case TENSOR_FINAL_NORM: return &model->final_norm;
-    case TENSOR_ATTEND_NORM: return &l->attend_norm;
-    case TENSOR_Q_A_NORM: return &l->q_a_norm;
-    case TENSOR_KV_A_NORM: return &l->kv_a_norm;
-    case TENSOR_MLP_NORM: return &l->mlp_norm;
-    default: return NULL;
+    case TENSOR_FINAL_NORM:
+        return &model->final_norm;
+    case TENSOR_ATTEND_NORM:
+        return &l->attend_norm;
+    case TENSOR_Q_A_NORM:
+        return &l->q_a_norm;
+    case TENSOR_KV_A_NORM:
+        return &l->kv_a_norm;
+    case TENSOR_MLP_NORM:
+        return &l->mlp_norm;
+    default:
+        return NULL;
     }
+    /* clang-format on */
 }
 
 bool weights_bind_trunk(struct model *model, struct err *err)
@@ -297,7 +326,8 @@ void weights_free(struct model *model)
         weights_free_shard(model, s);
     for (int i = 0; model->layer && i < model->config.layers; i++) {
         struct layer_weights *l = model->layer + i;
-        struct matrix *m[] = { &l->q, &l->q_a, &l->q_b, &l->kv_a, &l->kv_b, &l->o, &l->gate, &l->up, &l->down, &l->router };
+        struct matrix *m[] = { &l->q, &l->q_a,  &l->q_b, &l->kv_a, &l->kv_b,
+                               &l->o, &l->gate, &l->up,  &l->down, &l->router };
 
         for (size_t j = 0; j < sizeof m / sizeof m[0]; j++)
             free_matrix(m[j]);
