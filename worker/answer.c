@@ -28,8 +28,8 @@ static void must_do(bool done)
     }
 }
 
-void answer_init(struct answer *answer, const struct request *request, const struct tokenizer *tokenizer, const int32_t *prompt,
-                 size_t prompt_count)
+void answer_init(struct answer *answer, const struct request *request, const struct tokenizer *tokenizer,
+                 const int32_t *prompt, size_t prompt_count)
 {
     memset(answer, 0, sizeof *answer);
     answer->request = request;
@@ -133,11 +133,13 @@ static void append(json_t *array, json_t *value)
 
 static json_t *logprob_json(float logprob)
 {
-    return must(json_real(isfinite(logprob) && logprob > (float)LOGPROB_FLOOR ? (double)logprob : LOGPROB_FLOOR));
+    return must(
+        json_real(isfinite(logprob) && logprob > (float)LOGPROB_FLOOR ? (double)logprob : LOGPROB_FLOOR));
 }
 
-/* A token as text: itself, or where it is only a part of a character, "bytes:\xe2\x80" as OpenAI has it.  A row beyond the
- * tokenizer has no text; it is named by its id, so that two of them among the likeliest are two keys. */
+/* A token as text: itself, or where it is only a part of a character, "bytes:\xe2\x80" as OpenAI has it.  A
+ * row beyond the tokenizer has no text; it is named by its id, so that two of them among the likeliest are
+ * two keys. */
 static void token_text(const struct answer *answer, int32_t id, struct buf *out)
 {
     struct span bytes = tokenizer_bytes(answer->tokenizer, id);
@@ -217,8 +219,8 @@ struct completion_logprobs {
 };
 
 /* in_text: false for what stands before a prompt's text without being part of it. */
-static void add_completion_token(const struct answer *answer, struct completion_logprobs *to, int32_t id, bool in_text,
-                                 const struct answer_score *score, struct buf *scratch)
+static void add_completion_token(const struct answer *answer, struct completion_logprobs *to, int32_t id,
+                                 bool in_text, const struct answer_score *score, struct buf *scratch)
 {
     size_t size_before = to->text.size;
 
@@ -252,15 +254,19 @@ static void add_completion_token(const struct answer *answer, struct completion_
 static json_t *completion_logprobs(const struct answer *answer, struct buf *scratch)
 {
     json_t *logprobs = must(json_object());
-    struct completion_logprobs to = { .tokens = must(json_array()), .token_logprobs = must(json_array()),
-                                      .top_logprobs = must(json_array()), .text_offset = must(json_array()) };
+    struct completion_logprobs to = { .tokens = must(json_array()),
+                                      .token_logprobs = must(json_array()),
+                                      .top_logprobs = must(json_array()),
+                                      .text_offset = must(json_array()) };
 
     if (answer->request->echo) {
-        size_t before = answer->request->prompt_id ? 0 : (size_t)tokenizer_prefix_count(answer->tokenizer), size;
+        size_t before = answer->request->prompt_id ? 0 : (size_t)tokenizer_prefix_count(answer->tokenizer),
+               size;
 
         detokenizer_init(&to.detokenizer, answer->tokenizer, true);
         for (size_t i = 0; i < answer->prompt_count; i++)
-            add_completion_token(answer, &to, answer->prompt[i], i >= before, &answer->prompt_score[i], scratch);
+            add_completion_token(answer, &to, answer->prompt[i], i >= before, &answer->prompt_score[i],
+                                 scratch);
         size = to.text.size;
         must_do(detokenizer_end(&to.detokenizer, &to.text));
         to.characters += count_characters(&to.text, size);
@@ -351,6 +357,7 @@ bool answer_body(const struct answer *answer, size_t size_max, struct buf *out, 
     json_decref(body);
     buf_fini(&scratch);
     if (!done)
-        return err_set(err, ERR_LIMIT, "the answer is larger than %zu bytes; ask for fewer log-probs", size_max);
+        return err_set(err, ERR_LIMIT, "the answer is larger than %zu bytes; ask for fewer log-probs",
+                       size_max);
     return true;
 }

@@ -41,13 +41,13 @@ struct answer {
     struct answer_score *prompt_score; /* [prompt_count], with echo and logprobs; else NULL */
     struct answer_score *score;        /* one a generated token, with logprobs */
     size_t score_capacity;
-    struct buf text;                   /* generated only */
+    struct buf text; /* generated only */
     enum answer_end end;
 };
 
 /* Keeps request, tokenizer and prompt, which must outlive it. */
-void answer_init(struct answer *answer, const struct request *request, const struct tokenizer *tokenizer, const int32_t *prompt,
-                 size_t prompt_count);
+void answer_init(struct answer *answer, const struct request *request, const struct tokenizer *tokenizer,
+                 const int32_t *prompt, size_t prompt_count);
 void answer_fini(struct answer *answer);
 
 /* The next token.  score may be NULL when no log-probs were asked for.  eos: it ends the text and adds

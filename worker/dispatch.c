@@ -10,9 +10,11 @@ uint32_t dispatch_rows_max(const struct dispatch_shape *shape, bool decode)
     uint32_t row = shape->hidden * shape->carrier_bytes, rows;
 
     if (decode)
-        rows = DISPATCH_DECODE_ROWS_MAX < DISPATCH_DECODE_BYTES_MAX / row ? DISPATCH_DECODE_ROWS_MAX : DISPATCH_DECODE_BYTES_MAX / row;
+        rows = DISPATCH_DECODE_ROWS_MAX < DISPATCH_DECODE_BYTES_MAX / row ? DISPATCH_DECODE_ROWS_MAX
+                                                                          : DISPATCH_DECODE_BYTES_MAX / row;
     else
-        rows = DISPATCH_ROW_BYTES_MAX / row < DISPATCH_ROWS_MAX ? DISPATCH_ROW_BYTES_MAX / row : DISPATCH_ROWS_MAX;
+        rows = DISPATCH_ROW_BYTES_MAX / row < DISPATCH_ROWS_MAX ? DISPATCH_ROW_BYTES_MAX / row
+                                                                : DISPATCH_ROWS_MAX;
     return rows ? rows : 1;
 }
 
@@ -23,8 +25,8 @@ static uint32_t rows_max(const struct dispatch_shape *shape)
     return prompt > decode ? prompt : decode;
 }
 
-void dispatch_pairs(const struct dispatch_shape *shape, uint32_t row_count, uint32_t pair_count, struct span payload,
-                    struct expert_pair *pairs)
+void dispatch_pairs(const struct dispatch_shape *shape, uint32_t row_count, uint32_t pair_count,
+                    struct span payload, struct expert_pair *pairs)
 {
     size_t rows_size = (size_t)row_count * shape->hidden * shape->carrier_bytes;
 
@@ -36,8 +38,9 @@ struct slot_seen {
     uint16_t row;
 };
 
-static const char *check_pairs(const struct dispatch_shape *shape, uint32_t row_count, uint32_t pair_count, uint32_t slot_count,
-                               const uint8_t *at, struct slot_seen *slots, uint8_t *row_used)
+static const char *check_pairs(const struct dispatch_shape *shape, uint32_t row_count, uint32_t pair_count,
+                               uint32_t slot_count, const uint8_t *at, struct slot_seen *slots,
+                               uint8_t *row_used)
 {
     uint32_t last_expert = 0;
 
@@ -75,8 +78,8 @@ static const char *check_pairs(const struct dispatch_shape *shape, uint32_t row_
     return NULL;
 }
 
-const char *dispatch_check(const struct dispatch_shape *shape, uint32_t layer, uint32_t row_count, uint32_t pair_count,
-                           uint32_t slot_count, struct span payload)
+const char *dispatch_check(const struct dispatch_shape *shape, uint32_t layer, uint32_t row_count,
+                           uint32_t pair_count, uint32_t slot_count, struct span payload)
 {
     struct slot_seen *slots;
     uint8_t *row_used;
@@ -89,19 +92,22 @@ const char *dispatch_check(const struct dispatch_shape *shape, uint32_t layer, u
         return "the layer has no experts";
     if (row_count == 0 || row_count > rows_max(shape))
         return "row count out of range";
-    if (slot_count < row_count || slot_count > DISPATCH_ROWS_MAX || slot_count > (uint64_t)row_count * shape->shard_count)
+    if (slot_count < row_count || slot_count > DISPATCH_ROWS_MAX ||
+        slot_count > (uint64_t)row_count * shape->shard_count)
         return "slot count out of range";
     if (pair_count < slot_count || pair_count > (uint64_t)row_count * shape->expert_count)
         return "pair count out of range";
-    size = (uint64_t)row_count * shape->hidden * shape->carrier_bytes + (uint64_t)pair_count * sizeof(struct expert_pair);
+    size = (uint64_t)row_count * shape->hidden * shape->carrier_bytes +
+           (uint64_t)pair_count * sizeof(struct expert_pair);
     if (payload.size != size)
         return "payload size does not agree with its counts";
     slots = calloc(slot_count, sizeof *slots);
     row_used = calloc(row_count, 1);
     if (!slots || !row_used)
         abort();
-    fault = check_pairs(shape, row_count, pair_count, slot_count,
-                        payload.data + (size_t)row_count * shape->hidden * shape->carrier_bytes, slots, row_used);
+    fault =
+        check_pairs(shape, row_count, pair_count, slot_count,
+                    payload.data + (size_t)row_count * shape->hidden * shape->carrier_bytes, slots, row_used);
     free(slots);
     free(row_used);
     return fault;

@@ -88,7 +88,8 @@ static void *must(void *memory)
     return memory;
 }
 
-bool exchange_new(struct exchange **out, struct link_context *context, const struct exchange_config *config, struct err *err)
+bool exchange_new(struct exchange **out, struct link_context *context, const struct exchange_config *config,
+                  struct err *err)
 {
     struct exchange *ex = must(calloc(1, sizeof *ex));
 
@@ -317,8 +318,8 @@ static int find_peer(const struct exchange *ex, const struct seat_map_worker *wo
     for (int i = 0; i < ex->peer_count; i++) {
         const struct peer *p = &ex->peer[i];
 
-        if (p->state != PEER_UNUSED && p->incarnation == worker->incarnation && !strcmp(p->name, worker->name) &&
-            !strcmp(p->endpoint, worker->endpoint))
+        if (p->state != PEER_UNUSED && p->incarnation == worker->incarnation &&
+            !strcmp(p->name, worker->name) && !strcmp(p->endpoint, worker->endpoint))
             return i;
     }
     return -1;
@@ -365,7 +366,8 @@ void exchange_map(struct exchange *ex, const struct seat_map *map)
         uint32_t w = map->seat[s].worker;
         int known = find_peer(ex, &map->worker[w]);
 
-        if (map->worker[w].incarnation == ex->config.incarnation && !strcmp(map->worker[w].name, ex->config.name))
+        if (map->worker[w].incarnation == ex->config.incarnation &&
+            !strcmp(map->worker[w].name, ex->config.name))
             number[w] = EXCHANGE_HERE;
         else if (known >= 0) {
             number[w] = known;
@@ -415,7 +417,8 @@ void exchange_map(struct exchange *ex, const struct seat_map *map)
 bool exchange_is_ready(const struct exchange *ex)
 {
     for (int i = 0; i < ex->peer_count; i++)
-        if (ex->peer[i].state == PEER_PROBING || (ex->peer[i].state == PEER_OPEN && ex->peer[i].epoch < ex->epoch))
+        if (ex->peer[i].state == PEER_PROBING ||
+            (ex->peer[i].state == PEER_OPEN && ex->peer[i].epoch < ex->epoch))
             return false;
     return true;
 }
@@ -450,7 +453,8 @@ static void on_sums(struct exchange *ex, int number, const Moothall__Sums *sums,
             continue;
         if (sums->slot_count != c->slot_count || payload.size != sums_size(ex, c->slot_count)) {
             if (ex->counts.malformed++ < 16)
-                log_warn("peer.malformed", "name=%s fault=\"sums of another size than was asked for\"", ex->peer[number].name);
+                log_warn("peer.malformed", "name=%s fault=\"sums of another size than was asked for\"",
+                         ex->peer[number].name);
             return;
         }
         settle(ex, c);
@@ -470,8 +474,8 @@ static void on_not_here(struct exchange *ex, int number, const Moothall__NotHere
             continue;
         /* It and we have different maps; ours or its next one will agree.  The probe that comes first paces
          * the repetition: its answer opens the peer again. */
-        log_info("peer.not_here", "name=%s shard=%u epoch=%llu ours=%llu", ex->peer[number].name, not_here->shard,
-                 (unsigned long long)not_here->epoch, (unsigned long long)ex->epoch);
+        log_info("peer.not_here", "name=%s shard=%u epoch=%llu ours=%llu", ex->peer[number].name,
+                 not_here->shard, (unsigned long long)not_here->epoch, (unsigned long long)ex->epoch);
         settle(ex, c);
         set_state(ex, c, CALL_WAITING);
         ex->peer[number].state = PEER_PROBING;
@@ -601,7 +605,8 @@ static void forget_caller(struct exchange *ex, struct caller *caller)
     caller->used = false;
 }
 
-static void refuse(struct exchange *ex, Moothall__RefusalCode code, const char *what, const char *theirs, const char *ours)
+static void refuse(struct exchange *ex, Moothall__RefusalCode code, const char *what, const char *theirs,
+                   const char *ours)
 {
     Moothall__Envelope envelope;
     Moothall__Refusal refusal = MOOTHALL__REFUSAL__INIT;
@@ -671,7 +676,8 @@ static void on_hello(struct exchange *ex, const Moothall__PeerHello *hello)
     welcome.incarnation = ex->config.incarnation;
     welcome.window_bytes = EXCHANGE_WINDOW_BYTES;
     welcome.epoch = ex->epoch;
-    link_envelope(&envelope, MOOTHALL__ENVELOPE__BODY_PEER_WELCOME, &welcome, ex->message.envelope->correlation);
+    link_envelope(&envelope, MOOTHALL__ENVELOPE__BODY_PEER_WELCOME, &welcome,
+                  ex->message.envelope->correlation);
     link_send(ex->router, &ex->message.peer, &envelope, (struct span){ 0 });
 }
 
@@ -741,7 +747,8 @@ static void on_dispatch(struct exchange *ex, const Moothall__Dispatch *d)
     rows_size = (size_t)d->row_count * shape->hidden * shape->carrier_bytes;
     padded = (rows_size + 63) / 64 * 64;
     work = must(calloc(1, sizeof *work));
-    work->memory = must(aligned_alloc(64, padded + ((size_t)d->pair_count * sizeof *work->pairs + 63) / 64 * 64));
+    work->memory =
+        must(aligned_alloc(64, padded + ((size_t)d->pair_count * sizeof *work->pairs + 63) / 64 * 64));
     memcpy(work->memory, payload.data, rows_size);
     work->rows = work->memory;
     work->pairs = (struct expert_pair *)(void *)(work->memory + padded);
@@ -819,7 +826,8 @@ void exchange_answer(struct exchange *ex, struct exchange_work *work, const uint
         sums.call = work->id;
         sums.slot_count = work->slot_count;
         link_envelope(&envelope, MOOTHALL__ENVELOPE__BODY_SUMS, &sums, work->id);
-        if (link_send(ex->router, &caller->peer, &envelope, span_of(result, sums_size(ex, work->slot_count))) != LINK_SENT)
+        if (link_send(ex->router, &caller->peer, &envelope,
+                      span_of(result, sums_size(ex, work->slot_count))) != LINK_SENT)
             forget_caller(ex, caller); /* it will greet us again and repeat the call */
     }
     exchange_work_free(work);

@@ -36,11 +36,11 @@ struct exchange_config {
     uint8_t fingerprint[32];
     char family[32];
     struct dispatch_shape shape; /* its arrays must outlive the exchange */
-    size_t bytes_max;            /* of calls under way (with the room of their answers), and of work that waits */
+    size_t bytes_max; /* of calls under way (with the room of their answers), and of work that waits */
 };
 
 enum exchange_call_state {
-    CALL_WAITING,  /* for credit, for a connection, or for a map that seats its shards */
+    CALL_WAITING, /* for credit, for a connection, or for a map that seats its shards */
     CALL_SENT,
     CALL_ANSWERED, /* sums are there */
     CALL_RETURNED, /* the newest map divides its shards differently: build it anew */
@@ -51,14 +51,14 @@ struct exchange_call {
     uint32_t layer, row_count, pair_count, slot_count;
     uint8_t *payload; /* rows, then pairs */
     size_t payload_size;
-    uint16_t *shard;  /* the shards it touches, ascending */
+    uint16_t *shard; /* the shards it touches, ascending */
     uint32_t shard_count;
-    uint32_t *part;   /* [slot_count]: the maker's own name for each slot */
-    bool decode;      /* every row is a generated position: such calls overtake prompts */
+    uint32_t *part; /* [slot_count]: the maker's own name for each slot */
+    bool decode;    /* every row is a generated position: such calls overtake prompts */
 
     /* Filled here. */
     enum exchange_call_state state;
-    uint8_t *sums;    /* [slot_count, hidden] in the carrier */
+    uint8_t *sums; /* [slot_count, hidden] in the carrier */
     uint64_t id;
     int64_t waits_since_ms;
     bool was_sent;
@@ -89,17 +89,20 @@ struct exchange_counts {
 struct exchange;
 
 /* Binds.  Nothing is connected until a map comes. */
-bool exchange_new(struct exchange **exchange, struct link_context *context, const struct exchange_config *config, struct err *err);
-void exchange_free(struct exchange *exchange); /* NULL is fine; calls must be freed before */
+bool exchange_new(struct exchange **exchange, struct link_context *context,
+                  const struct exchange_config *config, struct err *err);
+void exchange_free(struct exchange *exchange);                  /* NULL is fine; calls must be freed before */
 const char *exchange_endpoint(const struct exchange *exchange); /* as bound, with the real port */
 
 /* Takes over a new map once the shards that it gives to this worker are loaded.  Peers that are
  * gone are let go; calls follow their shards. */
 void exchange_map(struct exchange *exchange, const struct seat_map *map);
-bool exchange_is_ready(const struct exchange *exchange); /* every peer that holds a seat has answered at this epoch */
+bool exchange_is_ready(
+    const struct exchange *exchange); /* every peer that holds a seat has answered at this epoch */
 
 enum { EXCHANGE_HERE = -1, EXCHANGE_NOWHERE = -2 };
-int exchange_holder(const struct exchange *exchange, uint32_t shard); /* a peer's number, or one of these two */
+int exchange_holder(const struct exchange *exchange,
+                    uint32_t shard); /* a peer's number, or one of these two */
 
 /* The call is kept here (a list, no copy) until it is taken back or freed. */
 void exchange_post(struct exchange *exchange, struct exchange_call *call);

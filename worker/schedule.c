@@ -11,7 +11,8 @@ static uint32_t smaller(uint32_t a, uint32_t b)
 }
 
 /* Takes the cache of the youngest running item after `than`.  False when there is none. */
-static bool preempt_younger(struct schedule_item *item, int count, int than, struct schedule_limits *limits, uint32_t *budget)
+static bool preempt_younger(struct schedule_item *item, int count, int than, struct schedule_limits *limits,
+                            uint32_t *budget)
 {
     for (int i = count - 1; i > than; i--) {
         if (!item[i].running)
@@ -28,12 +29,14 @@ static bool preempt_younger(struct schedule_item *item, int count, int than, str
 }
 
 /* Gives a running item its rows, and their pages, at the expense of younger ones if need be. */
-static void grow(struct schedule_item *item, int count, int i, struct schedule_limits *limits, uint32_t *budget)
+static void grow(struct schedule_item *item, int count, int i, struct schedule_limits *limits,
+                 uint32_t *budget)
 {
     uint32_t rows = smaller(item[i].total - item[i].cached, *budget);
 
     while (rows > 0) {
-        uint32_t need = pages_of(item[i].cached + rows, limits->page) - pages_of(item[i].cached, limits->page);
+        uint32_t need =
+            pages_of(item[i].cached + rows, limits->page) - pages_of(item[i].cached, limits->page);
         uint32_t room;
 
         if (need <= limits->pages_free) {
@@ -85,7 +88,8 @@ void schedule_plan(struct schedule_item *item, int count, struct schedule_limits
             continue;
         }
         /* A page for each that runs, so that the newcomer does not push itself out at once. */
-        if ((running && need + running > limits.pages_free) || need > limits.pages_free || (item[i].alone && running))
+        if ((running && need + running > limits.pages_free) || need > limits.pages_free ||
+            (item[i].alone && running))
             break;
         item[i].running = true;
         grow(item, count, i, &limits, &budget);

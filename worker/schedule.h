@@ -20,7 +20,7 @@ struct schedule_item {
     uint32_t total;  /* tokens */
     uint32_t cached; /* positions in the cache; 0 when it is not running */
     bool running;
-    bool alone;      /* nothing else may be in progress with it */
+    bool alone; /* nothing else may be in progress with it */
 
     /* The plan. */
     uint32_t rows;   /* to compute in this step */

@@ -39,7 +39,7 @@ struct held {
     uint32_t generation;
     struct seat_result *result; /* kept until it is stored; NULL while the engine works on it */
     bool sent;
-    bool dropped;               /* the engine has not been told yet: its queue was full */
+    bool dropped; /* the engine has not been told yet: its queue was full */
 };
 
 enum session { CONNECTING, GREETING, OPEN, WAITING, CLOSED };
@@ -301,7 +301,8 @@ static void back_off(struct seat *seat)
 static void connection_lost(struct seat *seat, const char *why)
 {
     if (seat->session == OPEN || seat->backoff_ms >= BACKOFF_MAX_MS / 2)
-        log_warn("broker.lost", "endpoint=%s reason=\"%s\" held=%d", seat->config.broker, why, seat->held_count);
+        log_warn("broker.lost", "endpoint=%s reason=\"%s\" held=%d", seat->config.broker, why,
+                 seat->held_count);
     link_free(seat->link);
     seat->link = NULL;
     seat->session = CONNECTING;
@@ -343,12 +344,13 @@ static void on_welcome(struct seat *seat, const Moothall__Welcome *welcome)
         seat->has_seated = false;
     }
     seat->hall = welcome->hall;
-    seat->heartbeat_ms = welcome->heartbeat_ms >= 50 && welcome->heartbeat_ms <= 60000 ? welcome->heartbeat_ms : 1000;
+    seat->heartbeat_ms =
+        welcome->heartbeat_ms >= 50 && welcome->heartbeat_ms <= 60000 ? welcome->heartbeat_ms : 1000;
     seat->payload_max = welcome->payload_max;
     seat->session = OPEN;
     seat->backoff_ms = BACKOFF_MIN_MS;
-    log_info("broker.welcome", "endpoint=%s session=%llu held=%d", seat->config.broker, (unsigned long long)welcome->session,
-             seat->held_count);
+    log_info("broker.welcome", "endpoint=%s session=%llu held=%d", seat->config.broker,
+             (unsigned long long)welcome->session, seat->held_count);
 
     credit.jobs = seat->leaving ? 0 : seat->config.credit_jobs;
     credit.bytes = seat->config.credit_bytes;
@@ -376,7 +378,8 @@ static void on_refusal(struct seat *seat, const Moothall__Refusal *refusal)
         give_up(seat, refusal->text);
         return;
     }
-    log_warn("broker.refusal", "code=%d retry_ms=%u reason=\"%s\"", (int)refusal->code, refusal->retry_after_ms, refusal->text);
+    log_warn("broker.refusal", "code=%d retry_ms=%u reason=\"%s\"", (int)refusal->code,
+             refusal->retry_after_ms, refusal->text);
     seat->session = WAITING;
     seat->try_ms = seat->now_ms + (refusal->retry_after_ms < 60000 ? refusal->retry_after_ms : 60000);
 }
@@ -389,9 +392,10 @@ static void on_lease(struct seat *seat, const Moothall__Lease *lease, struct spa
 
     if (find_held(seat, lease->fence)) /* sent again because it crossed our Hello */
         return;
-    if (seat->leaving || seat->held_count == SEAT_HELD_MAX || strlen(lease->job) > 64 || strlen(lease->custom_id) > 512 ||
-        strlen(lease->endpoint) > 63) {
-        if (!send_release(seat, lease->fence, seat->leaving ? "the worker is leaving" : "the worker holds too many"))
+    if (seat->leaving || seat->held_count == SEAT_HELD_MAX || strlen(lease->job) > 64 ||
+        strlen(lease->custom_id) > 512 || strlen(lease->endpoint) > 63) {
+        if (!send_release(seat, lease->fence,
+                          seat->leaving ? "the worker is leaving" : "the worker holds too many"))
             connection_lost(seat, "sending failed");
         return;
     }
@@ -429,7 +433,8 @@ static void on_map(struct seat *seat, const Moothall__Map *map)
     struct seat_event *event;
     struct seat_map *own;
 
-    if (map->n_worker > SEAT_WORKERS_MAX || map->n_seat > SEAT_SEATS_MAX || strlen(map->family) >= sizeof own->family) {
+    if (map->n_worker > SEAT_WORKERS_MAX || map->n_seat > SEAT_SEATS_MAX ||
+        strlen(map->family) >= sizeof own->family) {
         log_warn("map.malformed", "workers=%zu seats=%zu", map->n_worker, map->n_seat);
         return;
     }
@@ -688,7 +693,8 @@ static void *seat_thread(void *argument)
     return NULL;
 }
 
-bool seat_start(struct seat **out, struct link_context *context, const struct seat_config *config, struct err *err)
+bool seat_start(struct seat **out, struct link_context *context, const struct seat_config *config,
+                struct err *err)
 {
     struct seat *seat;
     struct link *probe;

@@ -50,7 +50,7 @@ struct seat_lease {
     char endpoint[64];
     uint32_t generation, attempt, infra;
     uint64_t seed;
-    bool alone; /* nothing else may be in progress: it may have killed workers */
+    bool alone;       /* nothing else may be in progress: it may have killed workers */
     int64_t taken_ms; /* wall clock */
     uint8_t *body;
     size_t body_size;
@@ -67,7 +67,9 @@ struct seat_map {
     char family[32];
     int worker_count, seat_count;
     struct seat_map_worker *worker;
-    struct { uint32_t shard, worker; } *seat;
+    struct {
+        uint32_t shard, worker;
+    } * seat;
 };
 
 enum seat_event_kind {
@@ -105,14 +107,15 @@ struct seat_progress {
     uint32_t sequences;
     int32_t waiting_shard; /* -1: not waiting */
     uint64_t progress, prompt_tokens, generated_tokens;
-    uint64_t dispatches, dispatch_bytes, dispatch_rows, sums_bytes, resent, steps, decode_steps, decode_dispatches, served,
-        served_rows, moe_layers;
+    uint64_t dispatches, dispatch_bytes, dispatch_rows, sums_bytes, resent, steps, decode_steps,
+        decode_dispatches, served, served_rows, moe_layers;
 };
 
 struct seat;
 
 /* Starts the thread.  The broker need not be there yet: the seat tries until it is. */
-bool seat_start(struct seat **seat, struct link_context *context, const struct seat_config *config, struct err *err);
+bool seat_start(struct seat **seat, struct link_context *context, const struct seat_config *config,
+                struct err *err);
 
 struct seat_event *seat_take(struct seat *seat); /* the next event, yours to free; NULL when there is none */
 int seat_fd(const struct seat *seat);            /* readable while there is one */

@@ -30,22 +30,24 @@ struct sequence {
     struct ids prompt;
     struct answer answer;
     struct sample_params sampling;
-    int32_t new_max;      /* tokens to generate at most */
-    int64_t started_ms;   /* wall clock: when it first took part in a step */
+    int32_t new_max;    /* tokens to generate at most */
+    int64_t started_ms; /* wall clock: when it first took part in a step */
 
-    bool running;         /* it has its place in the cache */
-    bool dropped;         /* the lease is gone: free it when the step is over */
-    bool over;            /* nothing more to compute */
-    bool broken;          /* the model gave no usable logits */
-    bool impossible;      /* the cache is too small even for it alone */
-    int32_t cached;       /* positions 0 .. cached - 1 are in the cache */
+    bool running;    /* it has its place in the cache */
+    bool dropped;    /* the lease is gone: free it when the step is over */
+    bool over;       /* nothing more to compute */
+    bool broken;     /* the model gave no usable logits */
+    bool impossible; /* the cache is too small even for it alone */
+    int32_t cached;  /* positions 0 .. cached - 1 are in the cache */
     struct cache_sequence cache;
     struct sequence *next; /* in a list, oldest first */
 };
 
 /* Takes lease.  False with a fault when the request cannot be run; the lease is then still the caller's. */
-bool sequence_new(struct sequence **sequence, const struct sequence_world *world, struct seat_lease *lease, struct request_fault *fault);
-void sequence_free(struct sequence *sequence); /* NULL is fine; the cache must have been initialised or never used */
+bool sequence_new(struct sequence **sequence, const struct sequence_world *world, struct seat_lease *lease,
+                  struct request_fault *fault);
+void sequence_free(
+    struct sequence *sequence); /* NULL is fine; the cache must have been initialised or never used */
 
 int32_t sequence_total(const struct sequence *sequence); /* tokens known: prompt and generated */
 int32_t sequence_token(const struct sequence *sequence, int32_t position);

@@ -21,19 +21,19 @@ struct settings {
     char broker[LINK_ENDPOINT_MAX];
     char model[SETTINGS_PATH_MAX];
     int weights;
-    int64_t threads;      /* 0: one a core that this process may use */
+    int64_t threads; /* 0: one a core that this process may use */
     char name[SEAT_NAME_MAX];
     char exchange[LINK_ENDPOINT_MAX];
     char advertise[LINK_ENDPOINT_MAX];
-    int64_t memory;       /* bytes offered for shards; 0: three quarters of the machine's */
-    int64_t cache;        /* bytes of latent cache; 0: from sequences and the context, within bounds */
+    int64_t memory; /* bytes offered for shards; 0: three quarters of the machine's */
+    int64_t cache;  /* bytes of latent cache; 0: from sequences and the context, within bounds */
     int64_t exchange_bytes_max;
     int64_t sequences;
     int64_t batch_tokens;
     char chat_template[16];
     int64_t control_fd, lock_fd; /* -1: none */
-    int log;              /* 0 text, 1 JSON lines */
-    int log_level;        /* enum log_level */
+    int log;                     /* 0 text, 1 JSON lines */
+    int log_level;               /* enum log_level */
     char config[SETTINGS_PATH_MAX];
 };
 

@@ -70,9 +70,9 @@ struct step {
     int *chosen; /* [part_room]: parts of one group */
     struct exchange_call **call;
     int call_count, call_room;
-    struct expert_pair *pair;  /* of the local call */
-    int *expert_at;            /* [experts + 1]: where an expert's pairs begin */
-    uint8_t *sums;             /* local: [part_room, H] */
+    struct expert_pair *pair;                  /* of the local call */
+    int *expert_at;                            /* [experts + 1]: where an expert's pairs begin */
+    uint8_t *sums;                             /* local: [part_room, H] */
     int local_first, local_count, local_pairs; /* slots of the local call under way; those before are done */
     bool local_begun;
     struct forward_sum *sum;
@@ -87,8 +87,8 @@ static void *must(void *memory)
     return memory;
 }
 
-bool step_new(struct step **out, struct model *model, const struct tokenizer *tokenizer, struct exchange *exchange,
-              const struct step_config *config, struct err *err)
+bool step_new(struct step **out, struct model *model, const struct tokenizer *tokenizer,
+              struct exchange *exchange, const struct step_config *config, struct err *err)
 {
     struct step *step = must(calloc(1, sizeof *step));
     const struct model_config *c = model_config(model);
@@ -119,8 +119,10 @@ bool step_new(struct step **out, struct model *model, const struct tokenizer *to
         return err_set(err, ERR_IO, "no memory for steps of %zu rows", rows);
     }
     if (cache_pool_pages_max(step->pool) < 1) {
-        err_set(err, ERR_INPUT, "the cache of %lld bytes holds no page of %d positions; expected at least %lld bytes (--cache)",
-                (long long)config->cache_bytes, CACHE_PAGE, (long long)model_position_bytes(model) * CACHE_PAGE);
+        err_set(
+            err, ERR_INPUT,
+            "the cache of %lld bytes holds no page of %d positions; expected at least %lld bytes (--cache)",
+            (long long)config->cache_bytes, CACHE_PAGE, (long long)model_position_bytes(model) * CACHE_PAGE);
         step_free(step);
         return false;
     }
@@ -260,8 +262,10 @@ const struct sequence *step_sequences(const struct step *step)
 static void plan(struct step *step)
 {
     struct schedule_limits limits = {
-        .batch_tokens = (uint32_t)step->limits.batch_tokens, .sequences_max = (uint32_t)step->limits.sequences_max,
-        .page = CACHE_PAGE, .pages_all = (uint32_t)cache_pool_pages_max(step->pool),
+        .batch_tokens = (uint32_t)step->limits.batch_tokens,
+        .sequences_max = (uint32_t)step->limits.sequences_max,
+        .page = CACHE_PAGE,
+        .pages_all = (uint32_t)cache_pool_pages_max(step->pool),
         .pages_free = (uint32_t)(cache_pool_pages_max(step->pool) - cache_pool_pages_used(step->pool)),
     };
     int n = 0;
@@ -269,11 +273,14 @@ static void plan(struct step *step)
     if (step->sequence_count > step->item_room) {
         step->item_room = 2 * step->sequence_count;
         step->item = must(realloc(step->item, (size_t)step->item_room * sizeof *step->item));
-        step->item_sequence = must(realloc(step->item_sequence, (size_t)step->item_room * sizeof *step->item_sequence));
+        step->item_sequence =
+            must(realloc(step->item_sequence, (size_t)step->item_room * sizeof *step->item_sequence));
     }
     for (struct sequence *s = step->first; s; s = s->next) {
-        step->item[n] = (struct schedule_item){ .total = (uint32_t)sequence_total(s), .cached = (uint32_t)s->cached,
-                                                .running = s->running, .alone = s->lease->alone };
+        step->item[n] = (struct schedule_item){ .total = (uint32_t)sequence_total(s),
+                                                .cached = (uint32_t)s->cached,
+                                                .running = s->running,
+                                                .alone = s->lease->alone };
         step->item_sequence[n++] = s;
     }
     schedule_plan(step->item, n, limits);
@@ -313,8 +320,11 @@ static bool fill_rows(struct step *step, struct err *err)
             struct forward_row *row = &step->row[step->row_count++];
             int32_t position = s->cached + i;
 
-            *row = (struct forward_row){ .sequence = &s->cache, .token = sequence_token(s, position), .position = position,
-                                         .generated = (size_t)position >= s->prompt.count, .want_logits = sequence_wants(s, position) };
+            *row = (struct forward_row){ .sequence = &s->cache,
+                                         .token = sequence_token(s, position),
+                                         .position = position,
+                                         .generated = (size_t)position >= s->prompt.count,
+                                         .want_logits = sequence_wants(s, position) };
             step->decode = step->decode && row->generated;
             step->counts.prompt_tokens += !row->generated;
             if (row->want_logits)
@@ -324,7 +334,8 @@ static bool fill_rows(struct step *step, struct err *err)
     return true;
 }
 
-/* ---- a MoE layer: who computes what --------------------------------------------------------------------- */
+/* ---- a MoE layer: who computes what ---------------------------------------------------------------------
+ */
 
 /* The parts of the layer, ordered by row, then by shard, as forward_combine wants them. */
 static void find_parts(struct step *step)
@@ -352,7 +363,8 @@ static void find_parts(struct step *step)
 
 /* Writes the pairs of the chosen parts, ascending by expert.  A part's slot is its place among the
  * chosen; its row is numbered anew by row_number, or as in the step when that is NULL. */
-static int write_pairs(struct step *step, const int *chosen, int count, const uint16_t *row_number, struct expert_pair *pairs)
+static int write_pairs(struct step *step, const int *chosen, int count, const uint16_t *row_number,
+                       struct expert_pair *pairs)
 {
     const struct forward_choice *all = forward_choices(step->forward);
     int per_row = step->config->experts_per_token;
@@ -373,9 +385,11 @@ static int write_pairs(struct step *step, const int *chosen, int count, const ui
                     total++;
                     continue;
                 }
-                pairs[at[choice[k].expert]++] = (struct expert_pair){
-                    .row = row_number ? row_number[i] : part->row, .slot = (uint16_t)i, .expert = choice[k].expert, .weight = choice[k].weight
-                };
+                pairs[at[choice[k].expert]++] =
+                    (struct expert_pair){ .row = row_number ? row_number[i] : part->row,
+                                          .slot = (uint16_t)i,
+                                          .expert = choice[k].expert,
+                                          .weight = choice[k].weight };
             }
         }
         for (int e = 0; pass == 0 && e < step->config->experts; e++)
@@ -429,7 +443,8 @@ static void dispatch(struct step *step, const int *chosen, int count, int row_co
 
         if (part->row != last) {
             last = part->row;
-            memcpy(call->payload + (size_t)++row * step->sum_size, carried + (size_t)part->row * step->sum_size, step->sum_size);
+            memcpy(call->payload + (size_t)++row * step->sum_size,
+                   carried + (size_t)part->row * step->sum_size, step->sum_size);
         }
         row_number[i] = (uint16_t)row;
         part->given = true;
@@ -519,12 +534,13 @@ static bool work_locally(struct step *step, bool *done, struct err *err)
 {
     *done = false;
     if (step->local_pairs && !step->local_begun) {
-        if (!experts_begin(step->experts, step->layer, forward_carried(step->forward), step->row_count, step->pair, step->local_pairs,
-                           step->local_count, err))
+        if (!experts_begin(step->experts, step->layer, forward_carried(step->forward), step->row_count,
+                           step->pair, step->local_pairs, step->local_count, err))
             return err_wrap(err, "layer %d", step->layer);
         step->local_begun = true;
     }
-    if (step->local_pairs && !experts_work(step->experts, step->sums + (size_t)step->local_first * step->sum_size))
+    if (step->local_pairs &&
+        !experts_work(step->experts, step->sums + (size_t)step->local_first * step->sum_size))
         return true;
     step->local_begun = false;
     step->local_pairs = 0;
@@ -560,15 +576,19 @@ static void combine(struct step *step)
         const struct part *part = &step->part[i];
         const uint8_t *sums = part->call ? part->call->sums : step->sums;
 
-        step->sum[i] = (struct forward_sum){ .row = part->row, .shard = part->shard, .sum = sums + (size_t)part->slot * step->sum_size };
+        step->sum[i] = (struct forward_sum){ .row = part->row,
+                                             .shard = part->shard,
+                                             .sum = sums + (size_t)part->slot * step->sum_size };
     }
     forward_combine(step->forward, step->layer, step->sum, step->part_count);
     drop_calls(step);
 }
 
-/* ---- the end of a pass ------------------------------------------------------------------------------------ */
+/* ---- the end of a pass ------------------------------------------------------------------------------------
+ */
 
-static void score(struct step *step, struct answer_score *into, const float *logits, int32_t token, int top_count)
+static void score(struct step *step, struct answer_score *into, const float *logits, int32_t token,
+                  int top_count)
 {
     struct sample_logprob top[SAMPLE_TOP_LOGPROBS_MAX];
 
@@ -592,7 +612,8 @@ static void use_logits(struct step *step, const struct wanted *wanted, const flo
         score(step, &s->answer.prompt_score[next], logits, s->prompt.id[next], s->request.top_logprobs);
         return;
     }
-    token = sample_token(step->sampler, logits, tokenizer_size(step->tokenizer), &s->sampling, (uint32_t)next);
+    token =
+        sample_token(step->sampler, logits, tokenizer_size(step->tokenizer), &s->sampling, (uint32_t)next);
     if (token < 0) {
         s->broken = s->over = true;
         return;
@@ -625,7 +646,8 @@ static void end_pass(struct step *step)
     collect(step);
 }
 
-/* ---- stage by stage --------------------------------------------------------------------------------------- */
+/* ---- stage by stage ---------------------------------------------------------------------------------------
+ */
 
 static void next_layer(struct step *step)
 {

@@ -24,21 +24,21 @@ struct step_config {
 };
 
 struct step_counts {
-    uint64_t steps;            /* passes begun */
-    uint64_t decode_steps;     /* of those, with nothing but generated positions */
+    uint64_t steps;             /* passes begun */
+    uint64_t decode_steps;      /* of those, with nothing but generated positions */
     uint64_t decode_steps_away; /* of those, with rows that went to other workers */
-    uint64_t prompt_tokens;    /* positions of prompts computed, again after a preemption too */
-    uint64_t generated_tokens; /* tokens drawn */
+    uint64_t prompt_tokens;     /* positions of prompts computed, again after a preemption too */
+    uint64_t generated_tokens;  /* tokens drawn */
     uint64_t preempted;
-    int sequences;             /* here now, waiting ones included */
+    int sequences; /* here now, waiting ones included */
     int running;
 };
 
 struct step;
 
 /* exchange must outlive it.  ERR_INPUT when the cache cannot hold a single page, ERR_IO without memory. */
-bool step_new(struct step **step, struct model *model, const struct tokenizer *tokenizer, struct exchange *exchange,
-              const struct step_config *config, struct err *err);
+bool step_new(struct step **step, struct model *model, const struct tokenizer *tokenizer,
+              struct exchange *exchange, const struct step_config *config, struct err *err);
 void step_free(struct step *step); /* with all its sequences; NULL is fine */
 
 void step_add(struct step *step, struct sequence *sequence); /* takes it; it waits for room */
@@ -49,10 +49,10 @@ struct sequence *step_take(struct step *step);
 const struct sequence *step_sequences(const struct step *step); /* all that are not over, oldest first */
 
 enum step_state {
-    STEP_IDLE,    /* no sequence can move */
-    STEP_WORKED,  /* a piece was done */
-    STEP_AWAITS,  /* rows are away */
-    STEP_FAILED,  /* err says why; the worker cannot go on */
+    STEP_IDLE,   /* no sequence can move */
+    STEP_WORKED, /* a piece was done */
+    STEP_AWAITS, /* rows are away */
+    STEP_FAILED, /* err says why; the worker cannot go on */
 };
 
 enum step_state step_advance(struct step *step, struct err *err);

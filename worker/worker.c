@@ -20,9 +20,9 @@
 #include "worker/step.h"
 
 enum {
-    PROGRESS_MS = 100,          /* how often the link thread learns what to put into a heartbeat */
-    LEAVE_PATIENCE_MS = 500,    /* and when it wants to leave it waits no longer than this for them */
-    PATIENCE_MS = 1000,         /* rows away for longer are "waiting for a shard" */
+    PROGRESS_MS = 100,       /* how often the link thread learns what to put into a heartbeat */
+    LEAVE_PATIENCE_MS = 500, /* and when it wants to leave it waits no longer than this for them */
+    PATIENCE_MS = 1000,      /* rows away for longer are "waiting for a shard" */
     WAIT_MS = 100,
     RESULT_MAX = 32 * 1024 * 1024 - 4096, /* below the payload's bound */
 };
@@ -76,7 +76,8 @@ static void stop(struct worker *w, enum worker_exit end)
 
 /* ---- results ------------------------------------------------------------------------------------------- */
 
-static struct seat_result *result_new(const struct worker *w, const struct seat_lease *lease, Moothall__Outcome outcome, uint32_t status)
+static struct seat_result *result_new(const struct worker *w, const struct seat_lease *lease,
+                                      Moothall__Outcome outcome, uint32_t status)
 {
     struct seat_result *result = must(calloc(1, sizeof *result));
 
@@ -103,7 +104,8 @@ static void set_reason(struct seat_result *result, const char *text)
 
 static void send_fault(struct worker *w, const struct seat_lease *lease, const struct request_fault *fault)
 {
-    struct seat_result *result = result_new(w, lease, MOOTHALL__OUTCOME__AT_FAULT, (uint32_t)fault->status_code);
+    struct seat_result *result =
+        result_new(w, lease, MOOTHALL__OUTCOME__AT_FAULT, (uint32_t)fault->status_code);
 
     set_reason(result, fault->message);
     if (!request_fault_write(fault, &result->body))
@@ -128,11 +130,14 @@ static void send_answer(struct worker *w, struct sequence *s)
     struct err err;
 
     if (s->impossible) {
-        send_hindered(w, s->lease, "the latent cache of this worker is too small for the request even alone; give it more with --cache");
+        send_hindered(w, s->lease,
+                      "the latent cache of this worker is too small for the request even alone; give it more "
+                      "with --cache");
         return;
     }
     if (s->broken) {
-        request_fault_set(&fault, 500, "no_finite_logits", NULL, "the model gave no finite logits for this prompt after %zu tokens",
+        request_fault_set(&fault, 500, "no_finite_logits", NULL,
+                          "the model gave no finite logits for this prompt after %zu tokens",
                           s->answer.generated.count);
         send_fault(w, s->lease, &fault);
         return;
@@ -148,7 +153,8 @@ static void send_answer(struct worker *w, struct sequence *s)
         send_fault(w, s->lease, &fault);
         return;
     }
-    log_debug("job.done", "job=%s prompt=%zu generated=%zu", s->lease->job, s->prompt.count, s->answer.generated.count);
+    log_debug("job.done", "job=%s prompt=%zu generated=%zu", s->lease->job, s->prompt.count,
+              s->answer.generated.count);
     seat_result(w->seat, result);
 }
 
@@ -162,7 +168,8 @@ static void send_answers(struct worker *w)
     }
 }
 
-/* ---- what the broker says --------------------------------------------------------------------------------- */
+/* ---- what the broker says ---------------------------------------------------------------------------------
+ */
 
 static void on_lease(struct worker *w, struct seat_event *event)
 {
@@ -188,7 +195,8 @@ static void on_map(struct worker *w, const struct seat_map *map)
     int own = 0;
 
     if (map->family[0] && strcmp(map->family, model_family(w->model)) != 0) {
-        err_set(w->err, ERR_REFUSED, "the hall computes with kernel family %s, this worker with %s", map->family, model_family(w->model));
+        err_set(w->err, ERR_REFUSED, "the hall computes with kernel family %s, this worker with %s",
+                map->family, model_family(w->model));
         stop(w, WORKER_REFUSED);
         return;
     }
@@ -204,7 +212,8 @@ static void on_map(struct worker *w, const struct seat_map *map)
             return;
         }
     }
-    log_info("map", "epoch=%llu workers=%d seats=%d own=%d", (unsigned long long)map->epoch, map->worker_count, map->seat_count, own);
+    log_info("map", "epoch=%llu workers=%d seats=%d own=%d", (unsigned long long)map->epoch,
+             map->worker_count, map->seat_count, own);
     exchange_map(w->exchange, map);
     w->epoch = map->epoch;
     w->has_map = true;
@@ -243,18 +252,30 @@ static void tell_progress(struct worker *w, int64_t now_ms)
     struct exchange_counts e = exchange_counts(w->exchange);
     struct step_counts s = step_counts(w->step);
     struct seat_progress progress = {
-        .sequences = (uint32_t)s.sequences, .waiting_shard = exchange_waiting_shard(w->exchange, now_ms, PATIENCE_MS),
-        .progress = s.steps + w->served, .prompt_tokens = s.prompt_tokens, .generated_tokens = s.generated_tokens,
-        .dispatches = e.dispatches, .dispatch_bytes = e.dispatch_bytes, .dispatch_rows = e.dispatch_rows, .sums_bytes = e.sums_bytes,
-        .resent = e.resent, .steps = s.steps, .decode_steps = s.decode_steps, .decode_dispatches = e.decode_dispatches,
-        .served = e.served, .served_rows = e.served_rows, .moe_layers = (uint64_t)config_moe_layers(model_config(w->model)),
+        .sequences = (uint32_t)s.sequences,
+        .waiting_shard = exchange_waiting_shard(w->exchange, now_ms, PATIENCE_MS),
+        .progress = s.steps + w->served,
+        .prompt_tokens = s.prompt_tokens,
+        .generated_tokens = s.generated_tokens,
+        .dispatches = e.dispatches,
+        .dispatch_bytes = e.dispatch_bytes,
+        .dispatch_rows = e.dispatch_rows,
+        .sums_bytes = e.sums_bytes,
+        .resent = e.resent,
+        .steps = s.steps,
+        .decode_steps = s.decode_steps,
+        .decode_dispatches = e.decode_dispatches,
+        .served = e.served,
+        .served_rows = e.served_rows,
+        .moe_layers = (uint64_t)config_moe_layers(model_config(w->model)),
     };
 
     seat_progress(w->seat, &progress);
     w->progress_ms = now_ms + PROGRESS_MS;
 }
 
-/* ---- others' rows ------------------------------------------------------------------------------------------ */
+/* ---- others' rows
+ * ------------------------------------------------------------------------------------------ */
 
 static bool begin_work(struct worker *w, struct err *err)
 {
@@ -263,14 +284,15 @@ static bool begin_work(struct worker *w, struct err *err)
     w->work = exchange_work(w->exchange);
     if (!w->work)
         return true;
-    size = (size_t)w->work->slot_count * (size_t)model_config(w->model)->hidden * model_carrier_bytes(w->model);
+    size =
+        (size_t)w->work->slot_count * (size_t)model_config(w->model)->hidden * model_carrier_bytes(w->model);
     if (size > w->work_sums_size) {
         free(w->work_sums);
         w->work_sums = must(malloc(size));
         w->work_sums_size = size;
     }
-    return experts_begin(w->serving, (int)w->work->layer, w->work->rows, (int)w->work->row_count, w->work->pairs,
-                         (int)w->work->pair_count, (int)w->work->slot_count, err);
+    return experts_begin(w->serving, (int)w->work->layer, w->work->rows, (int)w->work->row_count,
+                         w->work->pairs, (int)w->work->pair_count, (int)w->work->slot_count, err);
 }
 
 /* One piece.  True in *worked when there was something to do. */
@@ -290,7 +312,8 @@ static bool serve(struct worker *w, bool *worked, struct err *err)
     return true;
 }
 
-/* ---- the loop ------------------------------------------------------------------------------------------------ */
+/* ---- the loop
+ * ------------------------------------------------------------------------------------------------ */
 
 static void fail(struct worker *w, const struct err *err)
 {
@@ -311,7 +334,8 @@ static void loop(struct worker *w)
         int fd = seat_fd(w->seat);
 
         /* To stop is to finish the pass first, unless it waits for rows that may never come. */
-        if (w->stopping && (w->end != WORKER_LEFT || !step_in_pass(w->step) || (away_since_ms && now_ms > away_since_ms + LEAVE_PATIENCE_MS)))
+        if (w->stopping && (w->end != WORKER_LEFT || !step_in_pass(w->step) ||
+                            (away_since_ms && now_ms > away_since_ms + LEAVE_PATIENCE_MS)))
             break;
         while ((event = seat_take(w->seat)))
             on_event(w, event);
@@ -346,15 +370,19 @@ static void loop(struct worker *w)
     }
 }
 
-/* ---- coming and going -------------------------------------------------------------------------------------------- */
+/* ---- coming and going
+ * -------------------------------------------------------------------------------------------- */
 
 static bool open_model(struct worker *w, struct err *err)
 {
     struct model_options options = { .threads = (int)w->settings->threads };
     const char *template_name = w->settings->chat_template[0] ? w->settings->chat_template : NULL;
 
-    options.weights = w->settings->weights == SETTINGS_F32 ? WEIGHTS_F32 : w->settings->weights == SETTINGS_BF16 ? WEIGHTS_BF16 : WEIGHTS_OF_CHECKPOINT;
-    if (!model_open(&w->model, w->settings->model, &options, err) || !tokenizer_load(&w->tokenizer, w->settings->model, err))
+    options.weights = w->settings->weights == SETTINGS_F32    ? WEIGHTS_F32
+                      : w->settings->weights == SETTINGS_BF16 ? WEIGHTS_BF16
+                                                              : WEIGHTS_OF_CHECKPOINT;
+    if (!model_open(&w->model, w->settings->model, &options, err) ||
+        !tokenizer_load(&w->tokenizer, w->settings->model, err))
         return false;
     /* A model without a known template still completes; only chat requests are refused, with this reason. */
     if (!chat_load(&w->chat, w->tokenizer, w->settings->model, template_name, &w->chat_why)) {
@@ -365,8 +393,11 @@ static bool open_model(struct worker *w, struct err *err)
         }
         log_warn("chat.template", "reason=\"%s\"", w->chat_why.text);
     }
-    w->world = (struct sequence_world){ .tokenizer = w->tokenizer, .chat = w->chat, .chat_why = w->chat_why.text,
-                                        .context = model_config(w->model)->context, .vocab = model_config(w->model)->vocab };
+    w->world = (struct sequence_world){ .tokenizer = w->tokenizer,
+                                        .chat = w->chat,
+                                        .chat_why = w->chat_why.text,
+                                        .context = model_config(w->model)->context,
+                                        .vocab = model_config(w->model)->vocab };
     model_numerics(w->model, w->numerics);
     return true;
 }
@@ -414,8 +445,10 @@ static bool exchange_place(struct worker *w, char *endpoint, size_t size, struct
     slash = strrchr(directory, '/');
     if (slash && slash != directory) {
         *slash = '\0';
-        if (strlen(directory) < 80 && stat(directory, &st) == 0 && st.st_uid == geteuid() && (st.st_mode & 0777) == 0700) {
-            snprintf(endpoint, size, "ipc://%.80s/x%08llx", directory, (unsigned long long)(w->incarnation & 0xffffffff));
+        if (strlen(directory) < 80 && stat(directory, &st) == 0 && st.st_uid == geteuid() &&
+            (st.st_mode & 0777) == 0700) {
+            snprintf(endpoint, size, "ipc://%.80s/x%08llx", directory,
+                     (unsigned long long)(w->incarnation & 0xffffffff));
             return true;
         }
     }
@@ -433,22 +466,29 @@ static bool exchange_place(struct worker *w, char *endpoint, size_t size, struct
 static bool open_exchange(struct worker *w, struct err *err)
 {
     const struct model_config *c = model_config(w->model);
-    struct exchange_config config = { .incarnation = w->incarnation, .bytes_max = (size_t)w->settings->exchange_bytes_max };
-    struct step_config steps = { .sequences_max = (int)w->settings->sequences, .batch_tokens = (int)w->settings->batch_tokens,
+    struct exchange_config config = { .incarnation = w->incarnation,
+                                      .bytes_max = (size_t)w->settings->exchange_bytes_max };
+    struct step_config steps = { .sequences_max = (int)w->settings->sequences,
+                                 .batch_tokens = (int)w->settings->batch_tokens,
                                  .cache_bytes = cache_bytes(w) };
 
     w->moe = must(calloc((size_t)c->layers, 1));
     for (int i = 0; i < c->layers; i++)
         w->moe[i] = config_layer_is_moe(c, i);
     config.shape = (struct dispatch_shape){
-        .hidden = (uint32_t)c->hidden, .carrier_bytes = (uint32_t)model_carrier_bytes(w->model), .expert_count = (uint32_t)c->experts,
-        .experts_per_shard = c->experts_per_shard ? (uint32_t)c->experts_per_shard : 1, .shard_count = (uint32_t)c->shards,
-        .layer_count = (uint32_t)c->layers, .moe = w->moe,
+        .hidden = (uint32_t)c->hidden,
+        .carrier_bytes = (uint32_t)model_carrier_bytes(w->model),
+        .expert_count = (uint32_t)c->experts,
+        .experts_per_shard = c->experts_per_shard ? (uint32_t)c->experts_per_shard : 1,
+        .shard_count = (uint32_t)c->shards,
+        .layer_count = (uint32_t)c->layers,
+        .moe = w->moe,
     };
     snprintf(config.name, sizeof config.name, "%s", w->settings->name);
     snprintf(config.family, sizeof config.family, "%s", model_family(w->model));
     model_fingerprint(w->model, config.fingerprint);
-    if (!exchange_place(w, config.endpoint, sizeof config.endpoint, err) || !exchange_new(&w->exchange, w->context, &config, err))
+    if (!exchange_place(w, config.endpoint, sizeof config.endpoint, err) ||
+        !exchange_new(&w->exchange, w->context, &config, err))
         return false;
     w->serving = must(experts_new(w->model));
     return step_new(&w->step, w->model, w->tokenizer, w->exchange, &steps, err);
@@ -462,7 +502,8 @@ static bool take_seat(struct worker *w, int stop_fd, struct err *err)
 
     snprintf(config.broker, sizeof config.broker, "%s", s->broker);
     snprintf(config.name, sizeof config.name, "%s", s->name);
-    snprintf(config.endpoint, sizeof config.endpoint, "%s", s->advertise[0] ? s->advertise : exchange_endpoint(w->exchange));
+    snprintf(config.endpoint, sizeof config.endpoint, "%s",
+             s->advertise[0] ? s->advertise : exchange_endpoint(w->exchange));
     snprintf(config.family, sizeof config.family, "%s", model_family(w->model));
     snprintf(config.weights, sizeof config.weights, "%s", weights_name(model_weights(w->model)));
     model_fingerprint(w->model, config.fingerprint);
@@ -509,7 +550,8 @@ enum worker_exit worker_run(const struct settings *settings, int stop_fd, struct
     log_info("worker.model", "numerics=%s ms=%lld", w->numerics, (long long)(clock_now_ms() - began_ms));
     if (!open_exchange(w, err) || !take_seat(w, stop_fd, err))
         goto out;
-    log_info("worker.start", "broker=%s exchange=%s threads=%d", settings->broker, exchange_endpoint(w->exchange), model_threads(w->model));
+    log_info("worker.start", "broker=%s exchange=%s threads=%d", settings->broker,
+             exchange_endpoint(w->exchange), model_threads(w->model));
     loop(w);
     assert(w->stopping);
     release_all(w);

@@ -10,12 +10,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const uint8_t moe[4] = { 0, 1, 1, 0 };
-    const struct dispatch_shape shape = { .hidden = 4, .carrier_bytes = 2, .expert_count = 16, .experts_per_shard = 4,
-                                          .shard_count = 4, .layer_count = 4, .moe = moe };
+    const struct dispatch_shape shape = { .hidden = 4,
+                                          .carrier_bytes = 2,
+                                          .expert_count = 16,
+                                          .experts_per_shard = 4,
+                                          .shard_count = 4,
+                                          .layer_count = 4,
+                                          .moe = moe };
     uint32_t head[4];
     struct span payload;
 
-    /* layer, rows, pairs, slots; then the payload in memory of just its size, so that a sanitizer sees every step beyond it */
+    /* layer, rows, pairs, slots; then the payload in memory of just its size, so that a sanitizer sees every
+     * step beyond it */
     if (size < sizeof head)
         return 0;
     memcpy(head, data, sizeof head);
@@ -30,7 +36,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
         dispatch_pairs(&shape, head[1], head[2], payload, pair);
         for (uint32_t i = 0; i < head[2]; i++) {
-            if (pair[i].row >= head[1] || pair[i].slot >= head[3] || pair[i].expert >= shape.expert_count || pair[i].expert < last)
+            if (pair[i].row >= head[1] || pair[i].slot >= head[3] || pair[i].expert >= shape.expert_count ||
+                pair[i].expert < last)
                 abort();
             last = pair[i].expert;
         }

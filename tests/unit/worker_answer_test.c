@@ -49,7 +49,8 @@ static json_t *body_of(const struct answer *answer)
 
 static json_t *at(json_t *json, const char *key)
 {
-    json_t *value = json_is_array(json) ? json_array_get(json, (size_t)atoi(key)) : json_object_get(json, key);
+    json_t *value =
+        json_is_array(json) ? json_array_get(json, (size_t)atoi(key)) : json_object_get(json, key);
 
     if (!value)
         fail_msg("no `%s`", key);
@@ -59,8 +60,10 @@ static json_t *at(json_t *json, const char *key)
 /* A stop string is text; tokens cut text where they like. */
 static void test_a_stop_string_is_found_however_tokens_cut_it(void **state)
 {
-    static const char *const stops[] = { "nd of", "e end", "the end of it all", "of it all, surely", "zebra", "d" };
-    static const char *const expected[] = { "This is the e", "This is th", "This is ", "This is the end ", NULL, "This is the en" };
+    static const char *const stops[] = { "nd of", "e end", "the end of it all", "of it all, surely",
+                                         "zebra", "d" };
+    static const char *const expected[] = { "This is the e",    "This is th", "This is ",
+                                            "This is the end ", NULL,         "This is the en" };
     struct ids ids = encode("This is the end of it all, surely.");
 
     (void)state;
@@ -75,7 +78,8 @@ static void test_a_stop_string_is_found_however_tokens_cut_it(void **state)
             ;
         answer_cut(&answer);
         CHECK(answer.end == (expected[i] ? ANSWER_STOP : ANSWER_LENGTH));
-        CHECK(span_equal(buf_span(&answer.text), span_text(expected[i] ? expected[i] : "This is the end of it all, surely.")));
+        CHECK(span_equal(buf_span(&answer.text),
+                         span_text(expected[i] ? expected[i] : "This is the end of it all, surely.")));
         CHECK(answer.generated.count == n);
         answer_fini(&answer);
     }
@@ -115,7 +119,8 @@ static void test_half_a_character_at_the_end_is_replaced(void **state)
     answer_cut(&answer);
     CHECK(span_equal(buf_span(&answer.text), span_text("\xef\xbf\xbd")));
     body = body_of(&answer);
-    CHECK(!strcmp(json_string_value(at(at(at(at(body, "choices"), "0"), "message"), "content")), "\xef\xbf\xbd"));
+    CHECK(!strcmp(json_string_value(at(at(at(at(body, "choices"), "0"), "message"), "content")),
+                  "\xef\xbf\xbd"));
     CHECK(!strcmp(json_string_value(at(at(at(body, "choices"), "0"), "finish_reason")), "length"));
     json_decref(body);
     answer_fini(&answer);
@@ -124,7 +129,9 @@ static void test_half_a_character_at_the_end_is_replaced(void **state)
 
 static void test_a_chat_answer_has_the_shape_of_openai(void **state)
 {
-    struct request request = { .kind = REQUEST_CHAT, .model = span_text("any name"), .logprobs = true, .top_logprobs = 2 };
+    struct request request = {
+        .kind = REQUEST_CHAT, .model = span_text("any name"), .logprobs = true, .top_logprobs = 2
+    };
     struct answer_score score = { .logprob = -0.5f, .known = true, .top_count = 2 };
     struct ids ids = encode("a");
     int32_t prompt[3] = { 1, 2, 3 };
@@ -147,7 +154,8 @@ static void test_a_chat_answer_has_the_shape_of_openai(void **state)
     CHECK(!strcmp(json_string_value(at(at(choice, "message"), "content")), "a"));
     CHECK(json_array_size(at(choice, "token_ids")) == 2);
     token = at(at(at(choice, "logprobs"), "content"), "0");
-    CHECK(json_real_value(at(token, "logprob")) == -0.5 && json_integer_value(at(at(token, "bytes"), "0")) == 'a');
+    CHECK(json_real_value(at(token, "logprob")) == -0.5 &&
+          json_integer_value(at(at(token, "bytes"), "0")) == 'a');
     CHECK(json_array_size(at(token, "top_logprobs")) == 2);
     CHECK(json_integer_value(at(at(body, "usage"), "prompt_tokens")) == 3);
     CHECK(json_integer_value(at(at(body, "usage"), "total_tokens")) == 5);
@@ -168,7 +176,10 @@ static void test_a_chat_answer_has_the_shape_of_openai(void **state)
 static void test_echo_scores_the_prompt(void **state)
 {
     struct ids prompt = { 0 };
-    struct request request = { .kind = REQUEST_COMPLETION, .echo = true, .logprobs = true, .max_tokens = 0,
+    struct request request = { .kind = REQUEST_COMPLETION,
+                               .echo = true,
+                               .logprobs = true,
+                               .max_tokens = 0,
                                .prompt = span_text("to be or") };
     struct answer answer;
     struct err err;
@@ -185,25 +196,31 @@ static void test_echo_scores_the_prompt(void **state)
     logprobs = at(at(at(body, "choices"), "0"), "logprobs");
     CHECK(!strcmp(json_string_value(at(at(at(body, "choices"), "0"), "text")), "to be or"));
     CHECK(json_array_size(at(logprobs, "tokens")) == prompt.count);
-    CHECK(json_is_null(at(at(logprobs, "token_logprobs"), "0")) && json_is_null(at(at(logprobs, "top_logprobs"), "0")));
+    CHECK(json_is_null(at(at(logprobs, "token_logprobs"), "0")) &&
+          json_is_null(at(at(logprobs, "top_logprobs"), "0")));
     CHECK(json_real_value(at(at(logprobs, "token_logprobs"), "1")) == -1.0);
     CHECK(json_object_size(at(at(logprobs, "top_logprobs"), "1")) == 1);
     CHECK(json_integer_value(at(at(logprobs, "text_offset"), "0")) == 0);
     /* Offsets are into the text, of which the beginning-of-text id in front is no part. */
     CHECK(json_integer_value(at(at(logprobs, "text_offset"), "1")) == 0);
-    CHECK(json_integer_value(at(at(logprobs, "text_offset"), "2")) == (json_int_t)tokenizer_bytes(tokenizer, prompt.id[1]).size);
+    CHECK(json_integer_value(at(at(logprobs, "text_offset"), "2")) ==
+          (json_int_t)tokenizer_bytes(tokenizer, prompt.id[1]).size);
     CHECK(json_array_size(at(at(at(body, "choices"), "0"), "token_ids")) == 0);
     json_decref(body);
     answer_fini(&answer);
     ids_fini(&prompt);
 }
 
-/* Rows beyond the tokenizer count in the distribution, so they can be among the likeliest.  They have no text, and a
- * completion's top_logprobs is keyed by text: as one key, the likeliest of all would be lost. */
+/* Rows beyond the tokenizer count in the distribution, so they can be among the likeliest.  They have no
+ * text, and a completion's top_logprobs is keyed by text: as one key, the likeliest of all would be lost. */
 static void test_rows_without_text_are_named_by_their_id(void **state)
 {
     struct ids prompt = encode("to be");
-    struct request request = { .kind = REQUEST_COMPLETION, .echo = true, .logprobs = true, .top_logprobs = 3, .max_tokens = 0,
+    struct request request = { .kind = REQUEST_COMPLETION,
+                               .echo = true,
+                               .logprobs = true,
+                               .top_logprobs = 3,
+                               .max_tokens = 0,
                                .prompt = span_text("to be") };
     int32_t beyond = tokenizer_size(tokenizer);
     struct answer answer;
@@ -213,8 +230,11 @@ static void test_rows_without_text_are_named_by_their_id(void **state)
     CHECK(prompt.count >= 2);
     answer_init(&answer, &request, tokenizer, prompt.id, prompt.count);
     for (size_t i = 1; i < prompt.count; i++)
-        answer.prompt_score[i] = (struct answer_score){ .logprob = -3, .known = true, .top_count = 3,
-                                                        .top = { { beyond, -1 }, { beyond + 7, -1.5f }, { prompt.id[0], -2 } } };
+        answer.prompt_score[i] =
+            (struct answer_score){ .logprob = -3,
+                                   .known = true,
+                                   .top_count = 3,
+                                   .top = { { beyond, -1 }, { beyond + 7, -1.5f }, { prompt.id[0], -2 } } };
     answer_cut(&answer);
     body = body_of(&answer);
     top = at(at(at(at(at(body, "choices"), "0"), "logprobs"), "top_logprobs"), "1");

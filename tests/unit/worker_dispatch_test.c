@@ -10,7 +10,13 @@
 
 static const uint8_t moe[3] = { 0, 1, 1 };
 static const struct dispatch_shape shape = {
-    .hidden = 4, .carrier_bytes = 2, .expert_count = 8, .experts_per_shard = 2, .shard_count = 4, .layer_count = 3, .moe = moe,
+    .hidden = 4,
+    .carrier_bytes = 2,
+    .expert_count = 8,
+    .experts_per_shard = 2,
+    .shard_count = 4,
+    .layer_count = 3,
+    .moe = moe,
 };
 
 struct example {
@@ -21,7 +27,13 @@ struct example {
     bool good;
 };
 
-#define TWO_ROWS { { 0, 0, 0, 1 }, { 1, 1, 2, 1 }, { 0, 0, 1, 1 }, { 0 }, { 0 }, { 0 } }
+#define TWO_ROWS                                                                                             \
+    {                                                                                                        \
+        { 0, 0, 0, 1 }, { 1, 1, 2, 1 }, { 0, 0, 1, 1 }, { 0 }, { 0 },                                        \
+        {                                                                                                    \
+            0                                                                                                \
+        }                                                                                                    \
+    }
 
 static const struct example examples[] = {
     { "one row, one pair", 1, 1, 1, 1, { { 0, 0, 3, 0.5f } }, 0, true },
@@ -45,7 +57,14 @@ static const struct example examples[] = {
     { "a row that no pair uses", 1, 2, 2, 2, { { 0, 0, 0, 1 }, { 0, 1, 2, 1 } }, 0, false },
     { "a byte too few", 1, 1, 1, 1, { { 0, 0, 3, 1 } }, -1, false },
     { "a byte too many", 1, 1, 1, 1, { { 0, 0, 3, 1 } }, 1, false },
-    { "counts whose product overflows", 1, 0xffffffffu, 0xffffffffu, 0xffffffffu, { { 0, 0, 3, 1 } }, 0, false },
+    { "counts whose product overflows",
+      1,
+      0xffffffffu,
+      0xffffffffu,
+      0xffffffffu,
+      { { 0, 0, 3, 1 } },
+      0,
+      false },
 };
 
 /* Without this a peer of another version, or a hostile one, could make a worker read or write where

@@ -34,8 +34,13 @@ static struct exchange *worker_new(struct hall *hall, int i, uint64_t incarnatio
     snprintf(config.name, sizeof config.name, "w%d", i);
     snprintf(config.family, sizeof config.family, "cpu");
     memset(config.fingerprint, fingerprint, 32);
-    config.shape = (struct dispatch_shape){ .hidden = HIDDEN, .carrier_bytes = 4, .expert_count = 8, .experts_per_shard = 2,
-                                            .shard_count = SHARDS, .layer_count = 3, .moe = moe };
+    config.shape = (struct dispatch_shape){ .hidden = HIDDEN,
+                                            .carrier_bytes = 4,
+                                            .expert_count = 8,
+                                            .experts_per_shard = 2,
+                                            .shard_count = SHARDS,
+                                            .layer_count = 3,
+                                            .moe = moe };
     CHECK(exchange_new(&ex, context, &config, &err));
     hall->name[i].incarnation = incarnation;
     memcpy(hall->name[i].name, config.name, sizeof config.name);
@@ -75,17 +80,17 @@ static bool all_ready(struct hall *hall)
     return true;
 }
 
-#define UNTIL(hall, condition)                                      \
-    do {                                                            \
-        int64_t until_ms = clock_now_ms() + 10000;                  \
-        for (;;) {                                                  \
-            turn(hall);                                             \
-            if (condition)                                          \
-                break;                                              \
-            if (clock_now_ms() > until_ms)                          \
-                fail_msg("never came true: %s", #condition);        \
-            usleep(500);                                            \
-        }                                                           \
+#define UNTIL(hall, condition)                                                                               \
+    do {                                                                                                     \
+        int64_t until_ms = clock_now_ms() + 10000;                                                           \
+        for (;;) {                                                                                           \
+            turn(hall);                                                                                      \
+            if (condition)                                                                                   \
+                break;                                                                                       \
+            if (clock_now_ms() > until_ms)                                                                   \
+                fail_msg("never came true: %s", #condition);                                                 \
+            usleep(500);                                                                                     \
+        }                                                                                                    \
     } while (0)
 
 static void hall_open(struct hall *hall, int count, const char *seats)
@@ -112,7 +117,11 @@ static struct exchange_call *call_new(uint32_t rows, const char *shards, bool de
     uint32_t n = (uint32_t)strlen(shards), at = 0;
     struct expert_pair *pairs;
 
-    *c = (struct exchange_call){ .layer = 1, .row_count = rows, .pair_count = rows * n, .slot_count = rows * n, .decode = decode,
+    *c = (struct exchange_call){ .layer = 1,
+                                 .row_count = rows,
+                                 .pair_count = rows * n,
+                                 .slot_count = rows * n,
+                                 .decode = decode,
                                  .shard_count = n };
     c->payload_size = (size_t)rows * HIDDEN * 4 + (size_t)rows * n * sizeof *pairs;
     c->payload = calloc(1, c->payload_size);
@@ -121,7 +130,9 @@ static struct exchange_call *call_new(uint32_t rows, const char *shards, bool de
     for (uint32_t s = 0; s < n; s++) {
         c->shard[s] = (uint16_t)(shards[s] - '0');
         for (uint32_t r = 0; r < rows; r++, at++)
-            pairs[at] = (struct expert_pair){ .row = (uint16_t)r, .slot = (uint16_t)at, .expert = c->shard[s] * 2u, .weight = 1 };
+            pairs[at] = (struct expert_pair){
+                .row = (uint16_t)r, .slot = (uint16_t)at, .expert = c->shard[s] * 2u, .weight = 1
+            };
     }
     return c;
 }

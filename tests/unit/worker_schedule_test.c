@@ -6,7 +6,9 @@
 
 #include "worker/schedule.h"
 
-static const struct schedule_limits roomy = { .batch_tokens = 100, .sequences_max = 8, .page = 4, .pages_free = 1000, .pages_all = 1000 };
+static const struct schedule_limits roomy = {
+    .batch_tokens = 100, .sequences_max = 8, .page = 4, .pages_free = 1000, .pages_all = 1000
+};
 
 /* A prompt beside them must not stop those that are generating. */
 static void test_single_rows_come_before_chunks(void **state)
@@ -49,7 +51,9 @@ static void test_a_full_cache_sends_the_youngest_away(void **state)
         { .total = 9, .cached = 8, .running = true },
         { .total = 9, .cached = 8, .running = true },
     };
-    struct schedule_limits limits = { .batch_tokens = 100, .sequences_max = 8, .page = 4, .pages_free = 0, .pages_all = 7 };
+    struct schedule_limits limits = {
+        .batch_tokens = 100, .sequences_max = 8, .page = 4, .pages_free = 0, .pages_all = 7
+    };
 
     (void)state;
     schedule_plan(item, 3, limits);
@@ -64,7 +68,9 @@ static void test_rows_of_one_sent_away_go_back_to_the_budget(void **state)
         { .total = 40, .cached = 8, .running = true },
         { .total = 9, .cached = 8, .running = true },
     };
-    struct schedule_limits limits = { .batch_tokens = 8, .sequences_max = 8, .page = 4, .pages_free = 1, .pages_all = 5 };
+    struct schedule_limits limits = {
+        .batch_tokens = 8, .sequences_max = 8, .page = 4, .pages_free = 1, .pages_all = 5
+    };
 
     (void)state;
     schedule_plan(item, 2, limits);
@@ -73,7 +79,9 @@ static void test_rows_of_one_sent_away_go_back_to_the_budget(void **state)
 
 static void test_one_that_must_be_alone_is(void **state)
 {
-    struct schedule_item item[3] = { { .total = 5, .cached = 4, .running = true }, { .total = 5, .alone = true }, { .total = 5 } };
+    struct schedule_item item[3] = { { .total = 5, .cached = 4, .running = true },
+                                     { .total = 5, .alone = true },
+                                     { .total = 5 } };
 
     (void)state;
     schedule_plan(item, 3, roomy);
@@ -89,7 +97,9 @@ static void test_what_can_never_fit_is_named(void **state)
 {
     struct schedule_item item[2] = { { .total = 20 }, { .total = 5 } };
     struct schedule_item grown = { .total = 17, .cached = 16, .running = true };
-    struct schedule_limits limits = { .batch_tokens = 100, .sequences_max = 8, .page = 4, .pages_free = 4, .pages_all = 4 };
+    struct schedule_limits limits = {
+        .batch_tokens = 100, .sequences_max = 8, .page = 4, .pages_free = 4, .pages_all = 4
+    };
 
     (void)state;
     schedule_plan(item, 2, limits);

@@ -108,7 +108,9 @@ static void lease(struct broker *broker, uint64_t fence, const char *body)
 
 static struct seat *seat_new(struct broker *broker, struct link_context *context, int stop_fd)
 {
-    struct seat_config config = { .incarnation = 5, .shard_count = 8, .credit_jobs = 3, .credit_bytes = 1 << 20 };
+    struct seat_config config = {
+        .incarnation = 5, .shard_count = 8, .credit_jobs = 3, .credit_bytes = 1 << 20
+    };
     struct seat *seat;
     struct err err;
 
@@ -159,7 +161,8 @@ static void test_a_result_is_kept_until_it_is_stored(void **state)
     broker_init(&broker);
     seat = seat_new(&broker, context, -1);
     e = hear(&broker, MOOTHALL__ENVELOPE__BODY_HELLO);
-    CHECK(e->hello->role == MOOTHALL__ROLE__WORKER && e->hello->offer && e->hello->offer->shard_count == 8 && e->hello->n_held == 0);
+    CHECK(e->hello->role == MOOTHALL__ROLE__WORKER && e->hello->offer && e->hello->offer->shard_count == 8 &&
+          e->hello->n_held == 0);
     welcome(&broker);
     CHECK(hear(&broker, MOOTHALL__ENVELOPE__BODY_CREDIT)->credit->jobs == 3);
     lease(&broker, 42, "{}");

@@ -35,7 +35,8 @@ static int load(void **state)
 
     (void)state;
     if (!mkdtemp(directory) || !tokenizer_load(&tokenizer, SOURCE_DIR "/deploy/demo/model", &err) ||
-        !model_open(&model, SOURCE_DIR "/deploy/demo/model", &options, &err) || !model_seat_all(model, &err)) {
+        !model_open(&model, SOURCE_DIR "/deploy/demo/model", &options, &err) ||
+        !model_seat_all(model, &err)) {
         fprintf(stderr, "%s\n", err.text);
         return -1;
     }
@@ -44,9 +45,13 @@ static int load(void **state)
     snprintf(config.endpoint, sizeof config.endpoint, "ipc://%s/x", directory);
     for (int i = 0; i < c->layers; i++)
         moe[i] = config_layer_is_moe(c, i);
-    config.shape = (struct dispatch_shape){ .hidden = (uint32_t)c->hidden, .carrier_bytes = (uint32_t)model_carrier_bytes(model),
-                                            .expert_count = (uint32_t)c->experts, .experts_per_shard = (uint32_t)c->experts_per_shard,
-                                            .shard_count = (uint32_t)c->shards, .layer_count = (uint32_t)c->layers, .moe = moe };
+    config.shape = (struct dispatch_shape){ .hidden = (uint32_t)c->hidden,
+                                            .carrier_bytes = (uint32_t)model_carrier_bytes(model),
+                                            .expert_count = (uint32_t)c->experts,
+                                            .experts_per_shard = (uint32_t)c->experts_per_shard,
+                                            .shard_count = (uint32_t)c->shards,
+                                            .layer_count = (uint32_t)c->layers,
+                                            .moe = moe };
     if (!exchange_new(&exchange, context, &config, &err))
         return -1;
     map.seat = calloc((size_t)c->shards, sizeof *map.seat);
@@ -54,7 +59,9 @@ static int load(void **state)
         map.seat[map.seat_count++].shard = (uint32_t)i;
     exchange_map(exchange, &map);
     free(map.seat);
-    world = (struct sequence_world){ .tokenizer = tokenizer, .chat_why = "no template", .context = c->context, .vocab = c->vocab };
+    world = (struct sequence_world){
+        .tokenizer = tokenizer, .chat_why = "no template", .context = c->context, .vocab = c->vocab
+    };
     return 0;
 }
 
@@ -94,8 +101,8 @@ static struct sequence *sequence_of(int i)
 
     for (int k = 0; k < 1 + i * 7 % 9; k++)
         sprintf(prompt + strlen(prompt), "line %d of %d; ", k, i);
-    snprintf(body, sizeof body, "{\"prompt\":\"%s\",\"max_tokens\":%d,\"temperature\":%s%s}", prompt, 70 + i * 11 % 50,
-             i % 3 ? "2" : "0", i % 4 == 0 ? ",\"logprobs\":2,\"echo\":true" : "");
+    snprintf(body, sizeof body, "{\"prompt\":\"%s\",\"max_tokens\":%d,\"temperature\":%s%s}", prompt,
+             70 + i * 11 % 50, i % 3 ? "2" : "0", i % 4 == 0 ? ",\"logprobs\":2,\"echo\":true" : "");
     if (!sequence_new(&sequence, &world, lease_new(i, body), &fault))
         fail_msg("%s", fault.message);
     return sequence;
@@ -137,8 +144,8 @@ static void check_equal(const struct buf *alone, const struct buf *other, const 
 {
     for (int i = 0; i < SEQUENCES; i++)
         if (!span_equal(buf_span(&alone[i]), buf_span(&other[i])))
-            fail_msg("sequence %d, %s:\n%.*s\nalone:\n%.*s", i, how, (int)other[i].size, (char *)other[i].data, (int)alone[i].size,
-                     (char *)alone[i].data);
+            fail_msg("sequence %d, %s:\n%.*s\nalone:\n%.*s", i, how, (int)other[i].size,
+                     (char *)other[i].data, (int)alone[i].size, (char *)alone[i].data);
 }
 
 static void test_the_same_bytes_alone_together_and_after_starting_over(void **state)
@@ -167,7 +174,9 @@ static void test_the_same_bytes_alone_together_and_after_starting_over(void **st
 /* A lease that was taken away must stop costing anything, in the middle of a pass too. */
 static void test_a_dropped_sequence_goes_when_the_pass_is_over(void **state)
 {
-    struct step_config config = { .sequences_max = 8, .batch_tokens = 64, .cache_bytes = model_position_bytes(model) * 64 * 100 };
+    struct step_config config = { .sequences_max = 8,
+                                  .batch_tokens = 64,
+                                  .cache_bytes = model_position_bytes(model) * 64 * 100 };
     struct step *step;
     struct err err;
 
@@ -190,7 +199,9 @@ static void test_a_dropped_sequence_goes_when_the_pass_is_over(void **state)
 /* What can never fit is said, not waited for. */
 static void test_a_sequence_larger_than_the_cache_is_impossible(void **state)
 {
-    struct step_config config = { .sequences_max = 8, .batch_tokens = 64, .cache_bytes = model_position_bytes(model) * 64 };
+    struct step_config config = { .sequences_max = 8,
+                                  .batch_tokens = 64,
+                                  .cache_bytes = model_position_bytes(model) * 64 };
     struct step *step;
     struct sequence *s;
     struct err err;
@@ -210,7 +221,9 @@ static void test_a_sequence_larger_than_the_cache_is_impossible(void **state)
 /* The request's own mistakes, in words with figures. */
 static void test_requests_that_the_model_cannot_run_are_refused(void **state)
 {
-    static const struct { const char *body, *code, *word; } bad[] = {
+    static const struct {
+        const char *body, *code, *word;
+    } bad[] = {
         { "{\"prompt\":[1,2,99999999]}", "invalid_value", "token id 99999999" },
         { "{\"prompt\":\"a b c\",\"max_tokens\":4095}", "context_length_exceeded", "4096" },
         { "{\"prompt\":\"a b c\",\"max_tokens\":2000000000}", "context_length_exceeded", "2000000000" },
@@ -225,7 +238,8 @@ static void test_requests_that_the_model_cannot_run_are_refused(void **state)
         struct sequence *s;
 
         CHECK(!sequence_new(&s, &world, lease, &fault));
-        if (strcmp(fault.code, bad[i].code) != 0 || !strstr(fault.message, bad[i].word) || fault.status_code != 400)
+        if (strcmp(fault.code, bad[i].code) != 0 || !strstr(fault.message, bad[i].word) ||
+            fault.status_code != 400)
             fail_msg("%s: %d %s: %s", bad[i].body, fault.status_code, fault.code, fault.message);
         seat_lease_free(lease);
     }
