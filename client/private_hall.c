@@ -334,7 +334,7 @@ struct private_hall {
     char sockets[128];
     char endpoint[160];
     char broker_program[PATH_SIZE], worker_program[PATH_SIZE];
-    char model[PATH_SIZE], weights[16], family[40];
+    char model[PATH_SIZE], weights[16], chat_template[16], family[40];
     int workers, threads, sequences;
     struct child child[1 + PRIVATE_WORKERS_MAX]; /* the broker first */
     int child_count;
@@ -512,6 +512,8 @@ static bool add_child(struct private_hall *hall, bool is_worker, int number, str
         child->argv[n++] = copy_format("--threads=%d", hall->threads);
         child->argv[n++] = copy_format("--name=%s", child->name);
         child->argv[n++] = copy_format("--exchange=ipc://%s/w%d", hall->sockets, number);
+        if (*hall->chat_template)
+            child->argv[n++] = copy_format("--chat-template=%s", hall->chat_template);
         if (hall->sequences)
             child->argv[n++] = copy_format("--sequences=%d", hall->sequences);
     } else {
@@ -748,6 +750,7 @@ bool private_hall_start(struct private_hall **out, struct link_context *context,
     hall->sequences = config->sequences;
     snprintf(hall->model, sizeof hall->model, "%s", config->model ? config->model : "");
     snprintf(hall->weights, sizeof hall->weights, "%s", config->weights ? config->weights : "auto");
+    snprintf(hall->chat_template, sizeof hall->chat_template, "%s", config->chat_template ? config->chat_template : "");
     snprintf(hall->family, sizeof hall->family, "%s", config->family ? config->family : "");
     hall->side.turn = side_turn;
     hall->side.arg = hall;

@@ -66,6 +66,7 @@ struct private_config {
     int sequences; /* 0: the worker's default */
     const char *model;
     const char *weights; /* "auto", "f32", "bf16" */
+    const char *chat_template; /* NULL: recognised from the model's files */
     const char *family;  /* NULL or empty: the store's, or what the workers have in common */
 };
 

@@ -47,6 +47,7 @@ bool record_save(const struct record *r, const char *state, struct err *err)
         json_object_set_new(root, "queue", json_string(r->is.queue)) ||
         json_object_set_new(root, "batch_wanted", json_string(r->is.batch_wanted)) ||
         json_object_set_new(root, "weights", json_string(r->is.weights)) ||
+        json_object_set_new(root, "chat_template", json_string(r->is.chat_template)) ||
         json_object_set_new(root, "order", json_string(r->is.order)) ||
         json_object_set_new(root, "on_bad_line", json_string(r->is.on_bad_line)) ||
         json_object_set_new(root, "input", json_string(r->is.input)) ||
@@ -137,6 +138,7 @@ bool record_load(struct record *r, const char *state, struct err *err)
          text_of(root, "queue", r->is.queue, sizeof r->is.queue) &&
          text_of(root, "batch_wanted", r->is.batch_wanted, sizeof r->is.batch_wanted) &&
          text_of(root, "weights", r->is.weights, sizeof r->is.weights) &&
+         text_of(root, "chat_template", r->is.chat_template, sizeof r->is.chat_template) &&
          text_of(root, "order", r->is.order, sizeof r->is.order) &&
          text_of(root, "on_bad_line", r->is.on_bad_line, sizeof r->is.on_bad_line) &&
          text_of(root, "input", r->is.input, sizeof r->is.input) && number_of(root, "lines", &r->is.lines) &&
@@ -336,7 +338,7 @@ void record_batch_name(char name[RECORD_NAME_MAX + 1], const struct run_identity
 {
     crypto_generichash_state state;
     uint8_t digest[16];
-    const char *part[] = { is->queue, is->input, is->on_bad_line, is->weights, salt };
+    const char *part[] = { is->queue, is->input, is->on_bad_line, is->weights, is->chat_template, salt };
 
     crypto_generichash_init(&state, NULL, 0, sizeof digest);
     for (size_t i = 0; i < sizeof part / sizeof *part; i++)
@@ -354,6 +356,7 @@ static const char *option_changed(const struct run_identity *was, const struct r
         const char *name, *was, *now;
     } option[] = {
         { "--weights", was->weights, now->weights },
+        { "--chat-template", was->chat_template, now->chat_template },
         { "--order", was->order, now->order },
         { "--on-bad-line", was->on_bad_line, now->on_bad_line },
         { "--queue", was->queue, now->queue },

@@ -24,7 +24,7 @@ struct run_identity {
     char broker[256];             /* empty: a private hall */
     char queue[65];
     char batch_wanted[RECORD_NAME_MAX + 1]; /* --batch, or empty */
-    char weights[16], order[16], on_bad_line[16];
+    char weights[16], chat_template[16], order[16], on_bad_line[16];
     char input[65]; /* hex digest of all lines */
     uint64_t lines;
 };

@@ -31,13 +31,14 @@ enum {
 };
 
 static const char *const weights_choices[] = { "auto", "f32", "bf16", "q8", "q4", NULL };
+static const char *const template_choices[] = { "auto", "v2", "v2.5", "v3", "v3-0324", NULL };
 static const char *const order_choices[] = { "input", "completion", NULL };
 static const char *const bad_line_choices[] = { "error", "fail", NULL };
 
 struct options {
     char model[RECORD_PATH_MAX], output[RECORD_PATH_MAX], state[RECORD_PATH_MAX];
     int64_t workers, threads, sequences;
-    int weights, order, on_bad_line;
+    int weights, chat_template, order, on_bad_line;
     bool keep, restart, update, retry_failed, mixed, quiet;
     char batch[RECORD_NAME_MAX + 1], broker[256], queue[65];
     int64_t timeout_ms;
@@ -52,6 +53,8 @@ static const struct field fields[] = {
       "compute threads of each worker (0: the machine's, shared out)" },
     { "weights", OPTION_CHOICE(struct options, weights, weights_choices),
       "format computed in: auto (what the checkpoint has), f32, bf16" },
+    { "chat_template", OPTION_CHOICE(struct options, chat_template, template_choices),
+      "auto (recognised from the model's files), v2, v2.5, v3, v3-0324" },
     { "sequences", OPTION_NUMBER(struct options, sequences, FIELD_INT, 0, 1024),
       "generations in progress at once in a worker (0: its default)" },
     { "order", OPTION_CHOICE(struct options, order, order_choices),
@@ -129,9 +132,9 @@ static bool check_options(struct run *run, int argc, char **argv, struct err *er
     if (!run->shared && !*o->model)
         return err_set(err, ERR_INPUT,
                        "no model: expected --model DIR (or --broker ENDPOINT of a hall that has one)");
-    if (run->shared && (o->workers > 1 || o->threads || o->weights || o->sequences))
+    if (run->shared && (o->workers > 1 || o->threads || o->weights || o->chat_template || o->sequences))
         return err_set(err, ERR_INPUT,
-                       "--workers, --threads, --weights and --sequences belong to a private hall; with "
+                       "--workers, --threads, --weights, --chat-template and --sequences belong to a private hall; with "
                        "--broker the workers have their own");
     if (!name_is_good(o->batch) || !name_is_good(o->queue) || !*o->queue)
         return err_set(err, ERR_INPUT, "--batch and --queue take names without spaces or control characters");
@@ -196,6 +199,7 @@ static bool identify(struct run *run, struct run_identity *now, struct err *err)
     strcpy(now->queue, o->queue);
     strcpy(now->batch_wanted, o->batch);
     strcpy(now->weights, weights_choices[o->weights]);
+    strcpy(now->chat_template, template_choices[o->chat_template]);
     strcpy(now->order, order_choices[o->order]);
     strcpy(now->on_bad_line, bad_line_choices[o->on_bad_line]);
     sodium_bin2hex(now->input, sizeof now->input, run->file.digest, sizeof run->file.digest);
@@ -330,6 +334,7 @@ static bool open_hall(struct run *run, struct err *err)
         .sequences = (int)o->sequences,
         .model = o->model,
         .weights = weights_choices[o->weights],
+        .chat_template = o->chat_template ? template_choices[o->chat_template] : NULL,
         .family = run->family,
     };
     struct hall_welcome welcome;
