@@ -65,8 +65,14 @@ static bool fetch(const struct options *o, struct connection *connection, struct
     *failed_before = output->failed;
     for (;;) {
         if (!output_fetch(output, &source, connection->hall, o->wait || o->follow ? 1000 : 0, &end, &got,
-                          err))
+                          err)) {
+            struct err ignored;
+
+            /* What has come is not held back; with a consumer, what lies beyond its cursor comes again anyway. */
+            if (err->code == ERR_INTERRUPTED && !source.keeps_cursor)
+                output_keep(output, &source, connection->hall, &ignored);
             return false;
+        }
         if ((end && !o->follow) || (!got && !o->wait && !o->follow))
             break;
     }
