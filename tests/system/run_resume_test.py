@@ -44,11 +44,12 @@ def begun(place, some=1, name="out.jsonl"):
 
 
 def start(place, *flags, name="in.jsonl", output="out.jsonl"):
-    return place.start("run", "--model", MODEL, name, "-o", output, *flags)
+    """A run that goes through its requests a few at a time, so that it is in the middle of them for long."""
+    return place.start("run", "--model", MODEL, name, "-o", output, "--sequences", "4", *flags)
 
 
 def signals_keep_what_is_done():
-    items = requests(250, seed=5, tokens=60)
+    items = requests(120, seed=5, tokens=60)
     expected = undisturbed(items)
     for number in (signal.SIGINT, signal.SIGTERM):
         place = Place("signal")
@@ -69,7 +70,7 @@ def signals_keep_what_is_done():
 
 def a_second_signal_ends_at_once():
     place = Place("second")
-    place.write("in.jsonl", lines(requests(400, seed=5, tokens=60)))
+    place.write("in.jsonl", lines(requests(120, seed=5, tokens=60)))
     process = start(place)
     begun(place)
     os.kill(place.children()["worker-1"], signal.SIGSTOP)  # so that an orderly end takes its time
@@ -87,14 +88,17 @@ def a_second_signal_ends_at_once():
 
 def the_same_run_twice_at_once():
     place = Place("twice")
-    items = requests(300, seed=6, tokens=40)
+    items = requests(120, seed=6, tokens=40)
     place.write("in.jsonl", lines(items))
     process = start(place)
     begun(place)
+    worker = place.children()["worker-1"]
+    os.kill(worker, signal.SIGSTOP)  # it cannot be over meanwhile
     second = place.run("in.jsonl")
     check(second.code == 1 and f"process {process.pid} " in second.err, second)
     live = place.call("status", "--state", "out.jsonl.moothall", "--json")
     check(live.code == 0 and json.loads(live.out)["workers"][0]["connected"], f"status beside a live run: {live}")
+    os.kill(worker, signal.SIGCONT)
     process.communicate(timeout=120 * run_hall.SLOW)
     check(process.returncode == 0 and sures(place.results()) == undisturbed(items), "disturbed by the second")
     place.close()
@@ -102,7 +106,7 @@ def the_same_run_twice_at_once():
 
 def waits_for_the_children_of_a_killed_run():
     place = Place("orphans")
-    items = requests(200, seed=7, tokens=40)
+    items = requests(100, seed=7, tokens=40)
     place.write("in.jsonl", lines(items))
     process = start(place)
     begun(place)
@@ -218,11 +222,11 @@ def a_finished_run_says_so():
 
 def options_and_model_may_not_change_in_the_middle():
     place = Place("options")
-    items = requests(300, seed=12, tokens=40)
+    items = requests(150, seed=12, tokens=40)
     place.write("in.jsonl", lines(items))
     shutil.copytree(MODEL, place.path("m"))
     words = ["run", "--model", "m", "in.jsonl", "-o", "out.jsonl"]
-    process = place.start(*words)
+    process = place.start(*words, "--sequences", "4")
     begun(place)
     wait_for(lambda: json.loads(place.read("out.jsonl.moothall/record.json"))["family"], "the kernel family in the record")
     process.kill()
@@ -249,7 +253,7 @@ def options_and_model_may_not_change_in_the_middle():
 
 def completion_order_has_each_once():
     place = Place("completion")
-    items = requests(300, seed=13, tokens=30)
+    items = requests(160, seed=13, tokens=30)
     place.write("in.jsonl", lines(items))
     process = start(place, "--order", "completion", "--workers", "2")
     begun(place, 20)
