@@ -34,48 +34,39 @@ enum {
 
 #define AUDIT_OF_ENTRIES (INT64_C(1) << 62)
 
-#define BATCH_COLUMNS                                                                                        \
-    "id, queue, name, total, first_unfinished, placed_ended, positions_end, prompt_tokens, "                 \
-    "generated_tokens, created_ms,"                                                                          \
+/* clang-format off */
+#define BATCH_COLUMNS \
+    "id, queue, name, total, first_unfinished, placed_ended, positions_end, prompt_tokens, generated_tokens, created_ms," \
     " ready, leased, delayed, done, failed, dead, cancelled, expired"
-#define JOB_COLUMNS                                                                                          \
-    "seq, batch, id, custom_id, endpoint, seed, generation, state, band, position, attempt, infra, leases, " \
-    "worker,"                                                                                                \
+#define JOB_COLUMNS \
+    "seq, batch, id, custom_id, endpoint, seed, generation, state, band, position, attempt, infra, leases, worker," \
     " incarnation, run_at_ms, created_ms, leased_ms, entry, size, digest, reason"
-#define ENTRY_READ                                                                                           \
-    "SELECT e.key, e.job, e.batch, e.generation, e.state, e.status_code, e.attempt, e.infra, e.seed, "       \
-    "e.created_ms,"                                                                                          \
-    " e.leased_ms, e.finished_ms, e.prompt_tokens, e.generated_tokens, e.endpoint, e.worker, e.numerics, "   \
-    "e.reason,"                                                                                              \
+#define ENTRY_READ \
+    "SELECT e.key, e.job, e.batch, e.generation, e.state, e.status_code, e.attempt, e.infra, e.seed, e.created_ms," \
+    " e.leased_ms, e.finished_ms, e.prompt_tokens, e.generated_tokens, e.endpoint, e.worker, e.numerics, e.reason," \
     " e.crc, e.body, j.id, j.custom_id, j.position, b.name "
+/* clang-format on */
 
 /* Step i brings a file from version i to i + 1.  Never change one that was released: add another. */
+/* clang-format off */
 static const char *const migrations[] = {
-    "CREATE TABLE hall(id INTEGER PRIMARY KEY CHECK(id = 1), hall INTEGER NOT NULL, broker_epoch INTEGER NOT "
-    "NULL,"
+    "CREATE TABLE hall(id INTEGER PRIMARY KEY CHECK(id = 1), hall INTEGER NOT NULL, broker_epoch INTEGER NOT NULL,"
     " has_model INTEGER NOT NULL, fingerprint BLOB, family TEXT NOT NULL, map BLOB);"
 
-    "CREATE TABLE queue(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, entries INTEGER NOT NULL, ready "
-    "INTEGER,"
-    " leased INTEGER, delayed INTEGER, done INTEGER, failed INTEGER, dead INTEGER, cancelled INTEGER, "
-    "expired INTEGER);"
+    "CREATE TABLE queue(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, entries INTEGER NOT NULL, ready INTEGER,"
+    " leased INTEGER, delayed INTEGER, done INTEGER, failed INTEGER, dead INTEGER, cancelled INTEGER, expired INTEGER);"
 
-    "CREATE TABLE batch(id INTEGER PRIMARY KEY, queue INTEGER NOT NULL, name TEXT NOT NULL, total INTEGER "
-    "NOT NULL,"
+    "CREATE TABLE batch(id INTEGER PRIMARY KEY, queue INTEGER NOT NULL, name TEXT NOT NULL, total INTEGER NOT NULL,"
     " first_unfinished INTEGER NOT NULL, placed_ended INTEGER NOT NULL, positions_end INTEGER NOT NULL,"
-    " prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, created_ms INTEGER NOT NULL, ready "
-    "INTEGER,"
-    " leased INTEGER, delayed INTEGER, done INTEGER, failed INTEGER, dead INTEGER, cancelled INTEGER, "
-    "expired INTEGER,"
+    " prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, created_ms INTEGER NOT NULL, ready INTEGER,"
+    " leased INTEGER, delayed INTEGER, done INTEGER, failed INTEGER, dead INTEGER, cancelled INTEGER, expired INTEGER,"
     " UNIQUE(queue, name));"
+    "CREATE INDEX batch_age ON batch(queue, id);"
 
-    "CREATE TABLE job(seq INTEGER PRIMARY KEY, batch INTEGER NOT NULL, id TEXT NOT NULL, custom_id TEXT NOT "
-    "NULL,"
+    "CREATE TABLE job(seq INTEGER PRIMARY KEY, batch INTEGER NOT NULL, id TEXT NOT NULL, custom_id TEXT NOT NULL,"
     " endpoint TEXT NOT NULL, seed INTEGER NOT NULL, generation INTEGER NOT NULL, state INTEGER NOT NULL,"
-    " band INTEGER NOT NULL, position INTEGER, attempt INTEGER NOT NULL, infra INTEGER NOT NULL, leases "
-    "INTEGER NOT NULL,"
-    " worker TEXT NOT NULL, incarnation INTEGER NOT NULL, run_at_ms INTEGER NOT NULL, created_ms INTEGER NOT "
-    "NULL,"
+    " band INTEGER NOT NULL, position INTEGER, attempt INTEGER NOT NULL, infra INTEGER NOT NULL, leases INTEGER NOT NULL,"
+    " worker TEXT NOT NULL, incarnation INTEGER NOT NULL, run_at_ms INTEGER NOT NULL, created_ms INTEGER NOT NULL,"
     " leased_ms INTEGER NOT NULL, entry INTEGER NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL,"
     " reason TEXT NOT NULL);"
     "CREATE UNIQUE INDEX job_id ON job(id, batch);"
@@ -88,8 +79,7 @@ static const char *const migrations[] = {
     "CREATE TABLE body(seq INTEGER PRIMARY KEY, crc INTEGER NOT NULL, body BLOB NOT NULL);"
 
     "CREATE TABLE entry(key INTEGER PRIMARY KEY, job INTEGER NOT NULL, batch INTEGER NOT NULL,"
-    " generation INTEGER NOT NULL, state INTEGER NOT NULL, status_code INTEGER NOT NULL, attempt INTEGER NOT "
-    "NULL,"
+    " generation INTEGER NOT NULL, state INTEGER NOT NULL, status_code INTEGER NOT NULL, attempt INTEGER NOT NULL,"
     " infra INTEGER NOT NULL, seed INTEGER NOT NULL, created_ms INTEGER NOT NULL, leased_ms INTEGER NOT NULL,"
     " finished_ms INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL,"
     " endpoint TEXT NOT NULL, worker TEXT NOT NULL, numerics TEXT NOT NULL, reason TEXT NOT NULL,"
@@ -98,56 +88,29 @@ static const char *const migrations[] = {
     "CREATE UNIQUE INDEX entry_job ON entry(job, generation);"
     "CREATE INDEX entry_batch ON entry(batch, key);"
 
-    "CREATE TABLE cursor(queue TEXT NOT NULL, batch TEXT NOT NULL, consumer TEXT NOT NULL, position INTEGER "
-    "NOT NULL,"
+    "CREATE TABLE cursor(queue TEXT NOT NULL, batch TEXT NOT NULL, consumer TEXT NOT NULL, position INTEGER NOT NULL,"
     " note BLOB NOT NULL, PRIMARY KEY(queue, batch, consumer)) WITHOUT ROWID;",
 };
+/* clang-format on */
 enum { FORMAT_VERSION = sizeof migrations / sizeof *migrations };
 
+/* clang-format off */
 enum statement {
-    BEGIN,
-    COMMIT,
-    ROLLBACK,
-    HALL_GET,
-    HALL_PUT,
-    QUEUES,
-    QUEUE_PUT,
-    BATCH_NAMED,
-    BATCH_GET,
-    BATCHES,
-    BATCHES_OF,
-    BATCH_LAST,
-    BATCH_PUT,
-    JOB_LAST,
-    JOB_NAMED,
-    JOB_GET,
-    JOB_AT,
-    JOB_ADD,
-    JOB_MOVE,
-    JOB_RENEW,
-    JOB_PLACE,
-    BODY_GET,
-    BODY_PUT,
-    READY,
-    LEASED,
-    DUE,
-    NEXT_DUE,
-    POSITIONS,
-    ENTRY_ADD,
-    ENTRY_FLAG,
-    ENTRIES_OF_QUEUE,
-    ENTRIES_OF_BATCH,
-    ENTRIES_BY_POSITION,
-    CURSOR_GET,
-    CURSOR_PUT,
-    CURSOR_COUNT,
-    AUDIT_JOB,
-    AUDIT_ENTRY,
-    AUDIT_KEYS,
-    AUDIT_KEY_LAST,
+    BEGIN, COMMIT, ROLLBACK,
+    HALL_GET, HALL_PUT,
+    QUEUES, QUEUE_PUT,
+    BATCH_NAMED, BATCH_GET, BATCHES, BATCHES_OF, BATCH_LAST, BATCH_PUT,
+    JOB_LAST, JOB_NAMED, JOB_GET, JOB_AT, JOB_ADD, JOB_MOVE, JOB_RENEW, JOB_PLACE,
+    BODY_GET, BODY_PUT,
+    READY, LEASED, DUE, NEXT_DUE, POSITIONS,
+    ENTRY_ADD, ENTRY_FLAG, ENTRIES_OF_QUEUE, ENTRIES_OF_BATCH, ENTRIES_BY_POSITION,
+    CURSOR_GET, CURSOR_PUT, CURSOR_COUNT,
+    AUDIT_JOB, AUDIT_ENTRY, AUDIT_KEYS, AUDIT_KEY_LAST,
     STATEMENTS
 };
+/* clang-format on */
 
+/* clang-format off */
 static const char *const sql[STATEMENTS] = {
     [BEGIN] = "BEGIN IMMEDIATE",
     [COMMIT] = "COMMIT",
@@ -155,85 +118,67 @@ static const char *const sql[STATEMENTS] = {
     [HALL_GET] = "SELECT hall, broker_epoch, has_model, fingerprint, family, map FROM hall",
     [HALL_PUT] = "INSERT OR REPLACE INTO hall(id, hall, broker_epoch, has_model, fingerprint, family, map)"
                  " VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6)",
-    [QUEUES] =
-        "SELECT id, name, entries, ready, leased, delayed, done, failed, dead, cancelled, expired FROM queue"
-        " ORDER BY id LIMIT ?1",
-    [QUEUE_PUT] =
-        "INSERT INTO queue(id, name, entries, ready, leased, delayed, done, failed, dead, cancelled, expired)"
-        " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT(id) DO UPDATE SET entries = ?3,"
-        " ready = ?4, leased = ?5, delayed = ?6, done = ?7, failed = ?8, dead = ?9, cancelled = ?10, expired "
-        "= ?11",
+    [QUEUES] = "SELECT id, name, entries, ready, leased, delayed, done, failed, dead, cancelled, expired FROM queue"
+               " ORDER BY id LIMIT ?1",
+    [QUEUE_PUT] = "INSERT INTO queue(id, name, entries, ready, leased, delayed, done, failed, dead, cancelled, expired)"
+                  " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT(id) DO UPDATE SET entries = ?3,"
+                  " ready = ?4, leased = ?5, delayed = ?6, done = ?7, failed = ?8, dead = ?9, cancelled = ?10, expired = ?11",
     [BATCH_NAMED] = "SELECT " BATCH_COLUMNS " FROM batch WHERE queue = ?1 AND name = ?2",
     [BATCH_GET] = "SELECT " BATCH_COLUMNS " FROM batch WHERE id = ?1",
     [BATCHES] = "SELECT " BATCH_COLUMNS " FROM batch ORDER BY id DESC LIMIT ?1",
     [BATCHES_OF] = "SELECT " BATCH_COLUMNS " FROM batch WHERE queue = ?2 ORDER BY id DESC LIMIT ?1",
     [BATCH_LAST] = "SELECT max(id) FROM batch",
-    [BATCH_PUT] =
-        "INSERT INTO batch(" BATCH_COLUMNS ")"
-        " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)"
-        " ON CONFLICT(id) DO UPDATE SET total = ?4, first_unfinished = ?5, placed_ended = ?6, positions_end "
-        "= ?7,"
-        " prompt_tokens = ?8, generated_tokens = ?9, ready = ?11, leased = ?12, delayed = ?13, done = ?14,"
-        " failed = ?15, dead = ?16, cancelled = ?17, expired = ?18",
+    [BATCH_PUT] = "INSERT INTO batch(" BATCH_COLUMNS ")"
+                  " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)"
+                  " ON CONFLICT(id) DO UPDATE SET total = ?4, first_unfinished = ?5, placed_ended = ?6, positions_end = ?7,"
+                  " prompt_tokens = ?8, generated_tokens = ?9, ready = ?11, leased = ?12, delayed = ?13, done = ?14,"
+                  " failed = ?15, dead = ?16, cancelled = ?17, expired = ?18",
     [JOB_LAST] = "SELECT max(seq) FROM job",
     [JOB_NAMED] = "SELECT " JOB_COLUMNS " FROM job WHERE id = ?1 AND batch = ?2",
     [JOB_GET] = "SELECT " JOB_COLUMNS " FROM job WHERE seq = ?1",
     [JOB_AT] = "SELECT seq FROM job WHERE batch = ?1 AND position = ?2 AND position IS NOT NULL",
     [JOB_ADD] = "INSERT INTO job(" JOB_COLUMNS ")"
-                " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, "
-                "?19, ?20, ?21, ?22)",
-    [JOB_MOVE] = "UPDATE job SET state = ?8, attempt = ?11, infra = ?12, leases = ?13, worker = ?14, "
-                 "incarnation = ?15,"
+                " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
+    [JOB_MOVE] = "UPDATE job SET state = ?8, attempt = ?11, infra = ?12, leases = ?13, worker = ?14, incarnation = ?15,"
                  " run_at_ms = ?16, leased_ms = ?18, entry = ?19, reason = ?22 WHERE seq = ?1",
-    [JOB_RENEW] =
-        "UPDATE job SET custom_id = ?4, endpoint = ?5, seed = ?6, generation = ?7, state = ?8, band = ?9,"
-        " attempt = ?11, infra = ?12, leases = ?13, worker = ?14, incarnation = ?15, run_at_ms = ?16,"
-        " created_ms = ?17, leased_ms = ?18, entry = ?19, size = ?20, digest = ?21, reason = ?22 WHERE seq = "
-        "?1",
+    [JOB_RENEW] = "UPDATE job SET custom_id = ?4, endpoint = ?5, seed = ?6, generation = ?7, state = ?8, band = ?9,"
+                  " attempt = ?11, infra = ?12, leases = ?13, worker = ?14, incarnation = ?15, run_at_ms = ?16,"
+                  " created_ms = ?17, leased_ms = ?18, entry = ?19, size = ?20, digest = ?21, reason = ?22 WHERE seq = ?1",
     [JOB_PLACE] = "UPDATE job SET position = ?2 WHERE seq = ?1",
     [BODY_GET] = "SELECT crc, body FROM body WHERE seq = ?1",
     [BODY_PUT] = "INSERT OR REPLACE INTO body(seq, crc, body) VALUES(?1, ?2, ?3)",
     /* `state <= 3` is what lets SQLite use the partial index. */
-    [READY] = "SELECT seq, size, infra FROM job WHERE state = 1 AND state <= 3 AND band = ?1 AND seq > ?2 "
-              "ORDER BY seq LIMIT ?3",
-    [LEASED] = "SELECT " JOB_COLUMNS
-               " FROM job WHERE state = 2 AND state <= 3 AND band = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
-    [DUE] = "SELECT seq FROM job WHERE state = 3 AND (run_at_ms <= ?1 OR run_at_ms > ?2) LIMIT ?3",
+    [READY] = "SELECT seq, size, infra FROM job WHERE state = 1 AND state <= 3 AND band = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+    [LEASED] = "SELECT " JOB_COLUMNS " FROM job WHERE state = 2 AND state <= 3 AND band = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+    [DUE] = "SELECT seq FROM job WHERE state = 3 AND run_at_ms <= ?1 UNION ALL"
+            " SELECT seq FROM job WHERE state = 3 AND run_at_ms > ?2 LIMIT ?3",
     [NEXT_DUE] = "SELECT min(run_at_ms) FROM job WHERE state = 3",
-    [POSITIONS] =
-        "SELECT position, entry FROM job WHERE batch = ?1 AND position >= ?2 AND position IS NOT NULL"
-        " ORDER BY position LIMIT ?3",
-    [ENTRY_ADD] =
-        "INSERT INTO entry(key, job, batch, generation, state, status_code, attempt, infra, seed, created_ms,"
-        " leased_ms, finished_ms, prompt_tokens, generated_tokens, endpoint, worker, numerics, reason, crc, "
-        "body)"
-        " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+    [POSITIONS] = "SELECT position, entry FROM job WHERE batch = ?1 AND position >= ?2 AND position IS NOT NULL"
+                  " ORDER BY position LIMIT ?3",
+    [ENTRY_ADD] = "INSERT INTO entry(key, job, batch, generation, state, status_code, attempt, infra, seed, created_ms,"
+                  " leased_ms, finished_ms, prompt_tokens, generated_tokens, endpoint, worker, numerics, reason, crc, body)"
+                  " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
     [ENTRY_FLAG] = "UPDATE entry SET state = ?2, reason = ?3 WHERE key = ?1",
     [ENTRIES_OF_QUEUE] = ENTRY_READ "FROM entry e JOIN job j ON j.seq = e.job JOIN batch b ON b.id = e.batch"
                                     " WHERE e.key >= ?1 AND e.key < ?2 ORDER BY e.key LIMIT ?3",
-    [ENTRIES_OF_BATCH] =
-        ENTRY_READ "FROM entry e JOIN job j ON j.seq = e.job JOIN batch b ON b.id = e.batch"
-                   " WHERE e.batch = ?4 AND e.key >= ?1 AND e.key < ?2 ORDER BY e.key LIMIT ?3",
+    [ENTRIES_OF_BATCH] = ENTRY_READ "FROM entry e JOIN job j ON j.seq = e.job JOIN batch b ON b.id = e.batch"
+                                    " WHERE e.batch = ?4 AND e.key >= ?1 AND e.key < ?2 ORDER BY e.key LIMIT ?3",
     /* A job without an ended generation joins nothing, which shows as a gap in the positions. */
-    [ENTRIES_BY_POSITION] = ENTRY_READ
-    "FROM job j CROSS JOIN entry e ON e.key = (?2 | j.entry) CROSS JOIN batch b ON b.id = e.batch"
-    " WHERE j.batch = ?4 AND j.position >= ?1 AND j.position < ?1 + ?3"
-    " AND j.position IS NOT NULL ORDER BY j.position LIMIT ?3",
+    [ENTRIES_BY_POSITION] = ENTRY_READ "FROM job j CROSS JOIN entry e ON e.key = (?2 | j.entry) CROSS JOIN batch b ON b.id = e.batch"
+                                       " WHERE j.batch = ?4 AND j.position >= ?1 AND j.position < ?1 + ?3"
+                                       " AND j.position IS NOT NULL ORDER BY j.position LIMIT ?3",
     [CURSOR_GET] = "SELECT position, note FROM cursor WHERE queue = ?1 AND batch = ?2 AND consumer = ?3",
-    [CURSOR_PUT] =
-        "INSERT OR REPLACE INTO cursor(queue, batch, consumer, position, note) VALUES(?1, ?2, ?3, ?4, ?5)",
+    [CURSOR_PUT] = "INSERT OR REPLACE INTO cursor(queue, batch, consumer, position, note) VALUES(?1, ?2, ?3, ?4, ?5)",
     [CURSOR_COUNT] = "SELECT count(*) FROM (SELECT 1 FROM cursor LIMIT ?1)",
-    [AUDIT_JOB] =
-        "SELECT j.seq, j.id, j.generation, j.state, j.entry, y.crc, y.body FROM job j JOIN batch b ON b.id = "
-        "j.batch"
-        " LEFT JOIN body y ON y.seq = j.seq WHERE j.seq > ?1 AND j.seq <= ?2 AND (?3 = '' OR b.name = ?3)"
-        " ORDER BY j.seq",
+    [AUDIT_JOB] = "SELECT j.seq, j.id, j.generation, j.state, j.entry, y.crc, y.body FROM job j JOIN batch b ON b.id = j.batch"
+                  " LEFT JOIN body y ON y.seq = j.seq WHERE j.seq > ?1 AND j.seq <= ?2 AND (?3 = '' OR b.name = ?3)"
+                  " ORDER BY j.seq",
     [AUDIT_ENTRY] = "SELECT key, generation, crc, body FROM entry WHERE job = ?1 ORDER BY generation",
     [AUDIT_KEYS] = "SELECT key FROM entry WHERE key > ?1 ORDER BY key LIMIT ?2",
-    [AUDIT_KEY_LAST] = "SELECT q.id, q.entries, (SELECT max(key) FROM entry WHERE key > q.id << 40 AND key < "
-                       "(q.id + 1) << 40),"
+    [AUDIT_KEY_LAST] = "SELECT q.id, q.entries, (SELECT max(key) FROM entry WHERE key > q.id << 40 AND key < (q.id + 1) << 40),"
                        " q.name FROM queue q",
 };
+/* clang-format on */
 
 /* A write as data, so that a transaction that found the disk full can be done again. */
 struct redo {
