@@ -54,6 +54,7 @@ static bool submit(const struct options *o, const char *input, struct batch_file
                        file->name, file->bad_count, file->count);
     strcpy(identity.queue, o->queue);
     strcpy(identity.on_bad_line, bad_line_choices[o->on_bad_line]);
+    strcpy(identity.chat_template, "auto");
     strcpy(identity.weights, "auto"); /* as `run --broker` names it, so both mean the same batch */
     sodium_bin2hex(identity.input, sizeof identity.input, file->digest, sizeof file->digest);
     if (*o->batch)

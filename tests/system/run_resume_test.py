@@ -278,6 +278,8 @@ def a_shared_hall():
     try:
         ended = place.call("run", "--broker", endpoint, "in.jsonl", "-o", "out.jsonl")
         check(ended.code == 2 and sures(place.results()) == undisturbed(items), ended)
+        same = place.call("submit", "--broker", endpoint, "in.jsonl")
+        check(same.code == 2 and f"{len(items)} known already" in same.err, f"submit names the batch otherwise than run: {same}")
         submitted = place.call("submit", "--broker", endpoint, "--queue", "q", "--batch", "b", "in.jsonl")
         check(submitted.code == 2 and submitted.out == "b\n", submitted)
         fetched = place.call("fetch", "--broker", endpoint, "--queue", "q", "--batch", "b", "--order", "input", "--wait", "-o", "f.jsonl")
