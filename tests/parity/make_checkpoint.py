@@ -109,7 +109,7 @@ def values(rng, name, shape, tied):
     if name.endswith("embed_tokens.weight"):
         gain = 2.5 if tied else shape[1] ** 0.5
     elif name.endswith(("o_proj.weight", "down_proj.weight")):
-        gain = 0.7
+        gain = 0.7 * (2.5 / 48 ** 0.5 if tied else 1)  # what a layer adds is in proportion to the embedding
     elif name.endswith("lm_head.weight"):
         gain = 2.5
     elif name.endswith("mlp.gate.weight"):
