@@ -133,9 +133,10 @@ static bool check_options(struct run *run, int argc, char **argv, struct err *er
         return err_set(err, ERR_INPUT,
                        "no model: expected --model DIR (or --broker ENDPOINT of a hall that has one)");
     if (run->shared && (o->workers > 1 || o->threads || o->weights || o->chat_template || o->sequences))
-        return err_set(err, ERR_INPUT,
-                       "--workers, --threads, --weights, --chat-template and --sequences belong to a private hall; with "
-                       "--broker the workers have their own");
+        return err_set(
+            err, ERR_INPUT,
+            "--workers, --threads, --weights, --chat-template and --sequences belong to a private hall; with "
+            "--broker the workers have their own");
     if (!name_is_good(o->batch) || !name_is_good(o->queue) || !*o->queue)
         return err_set(err, ERR_INPUT, "--batch and --queue take names without spaces or control characters");
     return true;
@@ -370,23 +371,6 @@ static bool open_hall(struct run *run, struct err *err)
     return true;
 }
 
-static bool submit(struct run *run, struct err *err)
-{
-    struct record *r = &run->record;
-    Moothall__SubmitMode mode = r->update ? MOOTHALL__SUBMIT_MODE__UPDATE : MOOTHALL__SUBMIT_MODE__NEW;
-
-    if (r->submitted)
-        return true;
-    if ((!r->retry || r->update || r->edition == 1) &&
-        !submit_all(run->hall, &run->file, r->is.queue, r->batch, mode, err))
-        return err_wrap(err, "submit");
-    if (r->retry &&
-        !submit_all(run->hall, &run->file, r->is.queue, r->batch, MOOTHALL__SUBMIT_MODE__RETRY, err))
-        return err_wrap(err, "submit");
-    r->submitted = true;
-    return record_save(r, run->state, err);
-}
-
 /* Why nothing is leased: in the progress line, and as a line of its own when it lasts. */
 static void note_waiting(struct run *run, const char *why, int64_t now_ms)
 {
@@ -403,8 +387,9 @@ static void note_waiting(struct run *run, const char *why, int64_t now_ms)
 }
 
 /* Now and then: how far it is, why nothing moves, which workers are ready, and what they compute with. */
-static bool look(struct run *run, struct err *err)
+static bool look(void *arg, struct err *err)
 {
+    struct run *run = arg;
     int64_t now_ms = clock_now_ms();
     Moothall__StatusAsk ask = MOOTHALL__STATUS_ASK__INIT;
     const struct link_message *answer;
@@ -414,15 +399,17 @@ static bool look(struct run *run, struct err *err)
     if (now_ms - run->status_ms < (run->options.quiet ? STATUS_EVERY_QUIET_MS : STATUS_EVERY_MS))
         return true;
     run->status_ms = now_ms;
-    ask.queue = r->is.queue;
-    ask.batch = r->batch;
+    if (r->submitted) { /* before, the broker may know of neither */
+        ask.queue = r->is.queue;
+        ask.batch = r->batch;
+    }
     if (!hall_ask(run->hall, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask, MOOTHALL__ENVELOPE__BODY_STATUS,
                   &answer, err))
         return false;
     status = answer->envelope->status;
     if (run->private_hall)
         private_hall_note(run->private_hall, status);
-    if (status->counts) {
+    if (r->submitted && status->counts) {
         run->progress.failed = status->counts->failed + status->counts->dead + status->counts->cancelled +
                                status->counts->expired;
         run->progress.done = status->counts->done + run->progress.failed;
@@ -434,6 +421,23 @@ static bool look(struct run *run, struct err *err)
         return record_save(r, run->state, err);
     }
     return true;
+}
+
+static bool submit(struct run *run, struct err *err)
+{
+    struct record *r = &run->record;
+    Moothall__SubmitMode mode = r->update ? MOOTHALL__SUBMIT_MODE__UPDATE : MOOTHALL__SUBMIT_MODE__NEW;
+
+    if (r->submitted)
+        return true;
+    if ((!r->retry || r->update || r->edition == 1) &&
+        !submit_all(run->hall, &run->file, r->is.queue, r->batch, mode, look, run, err))
+        return err_wrap(err, "submit");
+    if (r->retry && !submit_all(run->hall, &run->file, r->is.queue, r->batch, MOOTHALL__SUBMIT_MODE__RETRY,
+                                look, run, err))
+        return err_wrap(err, "submit");
+    r->submitted = true;
+    return record_save(r, run->state, err);
 }
 
 /* By completion in a later edition only each job's newest generation belongs into the output; which that is

@@ -67,10 +67,10 @@ static bool submit(const struct options *o, const char *input, struct batch_file
         return true;
     if ((o->update || !o->retry_failed) &&
         !submit_all(connection->hall, file, o->queue, batch,
-                    o->update ? MOOTHALL__SUBMIT_MODE__UPDATE : MOOTHALL__SUBMIT_MODE__NEW, err))
+                    o->update ? MOOTHALL__SUBMIT_MODE__UPDATE : MOOTHALL__SUBMIT_MODE__NEW, NULL, NULL, err))
         return false;
     if (o->retry_failed &&
-        !submit_all(connection->hall, file, o->queue, batch, MOOTHALL__SUBMIT_MODE__RETRY, err))
+        !submit_all(connection->hall, file, o->queue, batch, MOOTHALL__SUBMIT_MODE__RETRY, NULL, NULL, err))
         return false;
     tally = hall_tally(connection->hall);
     say_progress_end();

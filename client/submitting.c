@@ -80,7 +80,8 @@ static bool submit_line(struct hall *hall, const struct batch_file *file,
 }
 
 bool submit_all(struct hall *hall, const struct batch_file *file, const char *queue, const char *batch,
-                Moothall__SubmitMode mode, struct err *err)
+                Moothall__SubmitMode mode, bool (*meanwhile)(void *arg, struct err *err), void *arg,
+                struct err *err)
 {
     struct hall_submission submission = {
         .queue = queue, .batch = batch, .batch_total = (uint32_t)file->count, .mode = mode
@@ -98,8 +99,10 @@ bool submit_all(struct hall *hall, const struct batch_file *file, const char *qu
     for (size_t i = 0; ok && i < file->count; i++) {
         ok = submit_line(hall, file, &submission, i, welcome.payload_max, &arena, err);
         progress.done = i + 1;
-        if (i % 64 == 0)
+        if (i % 64 == 0) {
             say_progress(&progress, clock_now_ms());
+            ok = ok && (!meanwhile || meanwhile(arg, err));
+        }
     }
     ok = ok && hall_submit_end(hall, &submission, err);
     arena_fini(&arena);

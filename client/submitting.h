@@ -18,8 +18,10 @@ void bad_lines_end(const struct bad_lines *bad_lines);
 
 /* Submits every line, each acknowledged when this returns true.  A bad line becomes a job that has
  * failed already, under an id made from its number.  retry: only good lines are sent, in mode RETRY.
- * Draws progress.  ERR_CONFLICT names the first line that is known with another body. */
+ * Draws progress, and calls `meanwhile` (may be NULL) now and then: false from it ends the submitting.
+ * ERR_CONFLICT names the first line that is known with another body. */
 bool submit_all(struct hall *hall, const struct batch_file *file, const char *queue, const char *batch,
-                Moothall__SubmitMode mode, struct err *err);
+                Moothall__SubmitMode mode, bool (*meanwhile)(void *arg, struct err *err), void *arg,
+                struct err *err);
 
 #endif
