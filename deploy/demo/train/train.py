@@ -25,7 +25,7 @@ from corpus import WORK
 from examples import EOS, Writer, phrase
 from model import Model, config, load, look_back, save
 
-EMA = 0.998
+EMA = 0.99
 PROMPT_SHARE = 0.25                           # of the prompt's tokens are predicted too,
 PROMPT_WEIGHT = {"entry": 0.04, "description": 0.16}    # at this mean weight; an answer's token has 1,
 PHRASE_NEAR_MIN = 0.4                         # of a description to be learned from (three in five are)
@@ -168,7 +168,8 @@ def gradients(args, c, phases, index, shared, gradient, note, lock, stop):
     model = Model(c).train()
     parameters = list(model.parameters())
     batches = Batches(args.tokenizer, args.seed + 1000 * index + int(time.time()) % 997, args.tokens, phases)
-    while not stop.is_set():
+    parent = os.getppid()
+    while not stop.is_set() and os.getppid() == parent:      # a killed parent says nothing
         if note[0] >= 3:
             time.sleep(0.005)
             continue
