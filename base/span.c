@@ -3,6 +3,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#ifdef __x86_64__
+#include <nmmintrin.h>
+#endif
 
 bool buf_reserve(struct buf *buf, size_t more)
 {
@@ -103,9 +106,11 @@ bool span_is_utf8(struct span text)
     return true;
 }
 
-/* Eight tables of 256 (slicing by 8): about 2 GB/s without any special instruction, so the same
- * code serves every machine. */
+/* Eight tables of 256 (slicing by 8): about 2 GB/s without any special instruction, so this serves every
+ * machine.  Where x86 has the instruction, that is several times as fast: between workers every row is
+ * summed twice, which with the tables was 4.4% of a worker's time on the demo model. */
 static uint32_t table[8][256];
+static bool has_instruction;
 
 __attribute__((constructor)) static void make_table(void)
 {
@@ -119,9 +124,39 @@ __attribute__((constructor)) static void make_table(void)
     for (uint32_t i = 0; i < 256; i++)
         for (int t = 1; t < 8; t++)
             table[t][i] = (table[t - 1][i] >> 8) ^ table[0][table[t - 1][i] & 0xff];
+#ifdef __x86_64__
+    __builtin_cpu_init();
+    has_instruction = __builtin_cpu_supports("sse4.2");
+#endif
 }
 
+#ifdef __x86_64__
+__attribute__((target("sse4.2"))) static uint32_t crc_by_instruction(uint32_t crc, struct span data)
+{
+    const uint8_t *p = data.data;
+    uint64_t sum = (uint32_t)~crc;
+    size_t n = data.size;
+
+    for (; n >= 8; n -= 8, p += 8) {
+        uint64_t eight;
+
+        memcpy(&eight, p, 8);
+        sum = _mm_crc32_u64(sum, eight);
+    }
+    while (n--)
+        sum = _mm_crc32_u8((uint32_t)sum, *p++);
+    return ~(uint32_t)sum;
+}
+#else
+#define crc_by_instruction span_crc32c_plain
+#endif
+
 uint32_t span_crc32c(uint32_t crc, struct span data)
+{
+    return has_instruction ? crc_by_instruction(crc, data) : span_crc32c_plain(crc, data);
+}
+
+uint32_t span_crc32c_plain(uint32_t crc, struct span data)
 {
     const uint8_t *p = data.data;
     size_t n = data.size;

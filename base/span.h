@@ -53,5 +53,6 @@ bool span_is_utf8(struct span text);
 
 /* CRC-32C (Castagnoli), start with 0. */
 uint32_t span_crc32c(uint32_t crc, struct span data);
+uint32_t span_crc32c_plain(uint32_t crc, struct span data); /* the same, without special instructions */
 
 #endif

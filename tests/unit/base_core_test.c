@@ -56,6 +56,20 @@ static void test_crc32c_has_the_published_value(void **state)
     CHECK(span_crc32c(span_crc32c(0, span_text("1234")), span_text("56789")) == 0xe3069283u);
 }
 
+/* Two machines, one with the instruction and one without, must agree on every length and alignment. */
+static void test_crc32c_is_the_same_with_and_without_the_instruction(void **state)
+{
+    uint8_t bytes[300];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)(i * 37 + 11);
+    for (size_t from = 0; from < 9; from++)
+        for (size_t size = 0; from + size <= sizeof bytes; size++)
+            CHECK(span_crc32c(7, span_of(bytes + from, size)) == span_crc32c_plain(7, span_of(bytes + from, size)));
+    CHECK(span_crc32c_plain(0, span_text("123456789")) == 0xe3069283u);
+}
+
 static void test_utf8_refuses_what_unicode_refuses(void **state)
 {
     static const char *const good[] = { "", "a", "\xc3\xbc", "\xe2\x82\xac", "\xf0\x9f\xa6\x99", "\xed\x9f\xbf", "\xf4\x8f\xbf\xbf" };
@@ -107,6 +121,7 @@ int main(void)
         cmocka_unit_test(test_error_that_does_not_fit_shows_that_it_was_cut),
         cmocka_unit_test(test_nearest_name_is_offered_only_when_near),
         cmocka_unit_test(test_crc32c_has_the_published_value),
+        cmocka_unit_test(test_crc32c_is_the_same_with_and_without_the_instruction),
         cmocka_unit_test(test_utf8_refuses_what_unicode_refuses),
         cmocka_unit_test(test_buffer_refuses_past_its_bound_and_stays_as_it_was),
         cmocka_unit_test(test_arena_keeps_to_its_bound_and_starts_again_after_reset),
