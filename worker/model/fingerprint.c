@@ -93,8 +93,10 @@ bool fingerprint_compute(struct model *model, const char *dir, struct err *err)
     hash_text(&state, line);
     ok = ok && hash_file(&state, dir, "tokenizer.json", err) &&
          hash_file(&state, dir, "tokenizer_config.json", err);
+    safetensors_scattered(model->files, true);
     while (ok && tensor_next(&model->config, &walk, &t))
         hash_tensor(&state, safetensors_at(model->files, safetensors_find(model->files, t.name)));
+    safetensors_scattered(model->files, false);
     crypto_generichash_final(&state, model->fingerprint, MODEL_FINGERPRINT_BYTES);
     return ok;
 }

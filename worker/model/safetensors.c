@@ -406,6 +406,12 @@ void safetensors_close(struct safetensors *s)
     free(s);
 }
 
+void safetensors_scattered(const struct safetensors *s, bool scattered)
+{
+    for (size_t i = 0; i < s->file_count; i++) /* only advice: it may be refused */
+        madvise(s->file[i].bytes, s->file[i].size, scattered ? MADV_RANDOM : MADV_NORMAL);
+}
+
 size_t safetensors_find(const struct safetensors *s, const char *name)
 {
     size_t low = 0, high = s->count;

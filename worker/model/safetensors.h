@@ -52,6 +52,10 @@ size_t safetensors_count(const struct safetensors *files);
 const struct safetensors_entry *safetensors_at(const struct safetensors *files,
                                                size_t i); /* ascending by name */
 
+/* True while small pieces are read here and there: else the kernel reads ahead, up to megabytes for each of
+ * them.  False afterwards. */
+void safetensors_scattered(const struct safetensors *files, bool scattered);
+
 /* One file from memory: entries (ascending by name) to be freed with safetensors_entries_free.
  * path is kept and used in errors. */
 bool safetensors_parse(struct span file, const char *path, struct safetensors_entry **entries, size_t *count,
