@@ -1543,6 +1543,7 @@ static bool open_database(struct sqlite_store *self, const struct store_options 
     char text[128];
     int rc;
 
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0); /* statistics that nobody reads, at the price of a lock */
     rc = sqlite3_open_v2(self->path, &self->db,
                          SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
     if (rc != SQLITE_OK)
