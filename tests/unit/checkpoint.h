@@ -1,5 +1,5 @@
-/* checkpoint - a small random checkpoint on disk, for unit tests.  Scales as in a trained model, roughly: attention
- * attends and routers choose. */
+/* checkpoint - a small random checkpoint on disk, for unit tests.  Scales as in a trained model, roughly:
+ * attention attends and routers choose. */
 
 #ifndef TESTS_CHECKPOINT_H
 #define TESTS_CHECKPOINT_H
@@ -16,13 +16,14 @@
 #include "worker/model/config.h"
 #include "worker/model/tensors.h"
 
-#define CHECKPOINT_CONFIG                                                                                              \
-    "{\"architectures\":[\"DeepseekV2ForCausalLM\"],\"model_type\":\"deepseek_v2\",\"hidden_size\":44,"                 \
-    "\"num_hidden_layers\":3,\"num_attention_heads\":3,\"q_lora_rank\":17,\"kv_lora_rank\":21,\"qk_nope_head_dim\":12," \
-    "\"qk_rope_head_dim\":6,\"v_head_dim\":20,\"intermediate_size\":61,\"moe_intermediate_size\":28,"                   \
-    "\"n_routed_experts\":16,\"n_shared_experts\":2,\"num_experts_per_tok\":4,\"first_k_dense_replace\":1,"             \
-    "\"topk_method\":\"group_limited_greedy\",\"n_group\":8,\"topk_group\":3,\"routed_scaling_factor\":4.0,"            \
-    "\"vocab_size\":101,\"max_position_embeddings\":1024,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,"              \
+#define CHECKPOINT_CONFIG                                                                                    \
+    "{\"architectures\":[\"DeepseekV2ForCausalLM\"],\"model_type\":\"deepseek_v2\",\"hidden_size\":44,"      \
+    "\"num_hidden_layers\":3,\"num_attention_heads\":3,\"q_lora_rank\":17,\"kv_lora_rank\":21,\"qk_nope_"    \
+    "head_dim\":12,"                                                                                         \
+    "\"qk_rope_head_dim\":6,\"v_head_dim\":20,\"intermediate_size\":61,\"moe_intermediate_size\":28,"        \
+    "\"n_routed_experts\":16,\"n_shared_experts\":2,\"num_experts_per_tok\":4,\"first_k_dense_replace\":1,"  \
+    "\"topk_method\":\"group_limited_greedy\",\"n_group\":8,\"topk_group\":3,\"routed_scaling_factor\":4.0," \
+    "\"vocab_size\":101,\"max_position_embeddings\":1024,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,"  \
     "\"original_max_position_embeddings\":128,\"mscale\":0.707,\"mscale_all_dim\":0.707}}"
 
 static inline void checkpoint_put(const char *dir, const char *name, const void *bytes, size_t size)
@@ -44,7 +45,7 @@ static inline double checkpoint_normal(unsigned *seed)
 
 /* What may be asked of a checkpoint beyond its configuration. */
 struct checkpoint_quirks {
-    bool f32;             /* else bf16 */
+    bool f32;              /* else bf16 */
     const char *leave_out; /* a tensor's name */
     const char *reshape;   /* a tensor that gets a row too many */
     const char *extra;     /* one more tensor, of one value */
@@ -52,7 +53,8 @@ struct checkpoint_quirks {
 };
 
 /* Writes config.json and model.safetensors into dir. */
-static inline void checkpoint_write(const char *dir, const char *config_text, unsigned seed, struct checkpoint_quirks quirks)
+static inline void checkpoint_write(const char *dir, const char *config_text, unsigned seed,
+                                    struct checkpoint_quirks quirks)
 {
     struct model_config config;
     struct tensor_walk walk = { 0 };
@@ -72,7 +74,8 @@ static inline void checkpoint_write(const char *dir, const char *config_text, un
         if (quirks.leave_out && strcmp(quirks.leave_out, t.name) == 0)
             continue;
         for (int64_t i = 0; i < (int64_t)rows * t.columns; i++) {
-            float value = (float)(t.vector ? 1 + 0.2 * checkpoint_normal(&seed) : gain * checkpoint_normal(&seed));
+            float value =
+                (float)(t.vector ? 1 + 0.2 * checkpoint_normal(&seed) : gain * checkpoint_normal(&seed));
             uint32_t bits;
             uint16_t half;
 
@@ -80,7 +83,8 @@ static inline void checkpoint_write(const char *dir, const char *config_text, un
             half = (uint16_t)((bits + 0x8000) >> 16);
             buf_add(&data, quirks.f32 ? (void *)&value : (void *)&half, bytes);
         }
-        buf_format(&header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":", header.size > 1 ? "," : "", t.name, quirks.f32 ? "F32" : "BF16");
+        buf_format(&header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":", header.size > 1 ? "," : "", t.name,
+                   quirks.f32 ? "F32" : "BF16");
         if (t.vector)
             buf_format(&header, "[%d]", t.columns);
         else
@@ -88,7 +92,8 @@ static inline void checkpoint_write(const char *dir, const char *config_text, un
         buf_format(&header, ",\"data_offsets\":[%zu,%zu]}", from, data.size);
     }
     if (quirks.extra) {
-        buf_format(&header, ",\"%s\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%zu,%zu]}", quirks.extra, data.size, data.size + 1);
+        buf_format(&header, ",\"%s\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%zu,%zu]}",
+                   quirks.extra, data.size, data.size + 1);
         buf_add(&data, "x", 1);
     }
     buf_format(&header, "}%*s", quirks.pad, "");

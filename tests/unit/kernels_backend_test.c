@@ -41,9 +41,12 @@ static bool close_to(float a, float b, double tolerance)
     return fabs((double)a - b) <= tolerance * (1 + fabs((double)b));
 }
 
-static const struct { int rows, outputs, k; } shapes[] = {
-    { 1, 1, 1 },   { 1, 8, 8 },   { 1, 9, 20 },   { 2, 5, 7 },    { 3, 7, 28 },   { 4, 3, 64 },    { 5, 13, 33 },
-    { 7, 25, 96 }, { 12, 24, 9 }, { 13, 29, 100 }, { 33, 3, 192 }, { 70, 50, 61 }, { 17, 6, 4101 }, { 13, 4, 9001 },
+static const struct {
+    int rows, outputs, k;
+} shapes[] = {
+    { 1, 1, 1 },    { 1, 8, 8 },    { 1, 9, 20 },    { 2, 5, 7 },     { 3, 7, 28 },
+    { 4, 3, 64 },   { 5, 13, 33 },  { 7, 25, 96 },   { 12, 24, 9 },   { 13, 29, 100 },
+    { 33, 3, 192 }, { 70, 50, 61 }, { 17, 6, 4101 }, { 13, 4, 9001 },
 };
 
 static void test_fast_kernels_mean_what_plain_ones_mean(void **state)
@@ -53,14 +56,17 @@ static void test_fast_kernels_mean_what_plain_ones_mean(void **state)
         for (enum number number = NUMBER_F32; number <= NUMBER_BF16; number++) {
             int rows = shapes[i].rows, outputs = shapes[i].outputs, k = shapes[i].k;
             size_t x_stride = (size_t)k + 3, w_stride = (size_t)k + 1, out_stride = (size_t)outputs + 2;
-            float *x = floats((size_t)rows * x_stride), *a = floats((size_t)rows * out_stride), *b = floats((size_t)rows * out_stride);
+            float *x = floats((size_t)rows * x_stride), *a = floats((size_t)rows * out_stride),
+                  *b = floats((size_t)rows * out_stride);
             unsigned char *w = numbers(number, (size_t)outputs * w_stride);
 
             backend_ref.dot(a, out_stride, x, x_stride, NULL, rows, w + 1, number, w_stride, 0, outputs, k);
-            backend_cpu_avx2.dot(b, out_stride, x, x_stride, NULL, rows, w + 1, number, w_stride, 0, outputs, k);
+            backend_cpu_avx2.dot(b, out_stride, x, x_stride, NULL, rows, w + 1, number, w_stride, 0, outputs,
+                                 k);
             for (int m = 0; m < rows; m++)
                 for (int o = 0; o < outputs; o++)
-                    CHECK(close_to(b[(size_t)m * out_stride + (size_t)o], a[(size_t)m * out_stride + (size_t)o], 3e-5));
+                    CHECK(close_to(b[(size_t)m * out_stride + (size_t)o],
+                                   a[(size_t)m * out_stride + (size_t)o], 3e-5));
             /* mix: k rows of b, `outputs` columns */
             free(w);
             w = numbers(number, (size_t)k * out_stride);
@@ -68,7 +74,8 @@ static void test_fast_kernels_mean_what_plain_ones_mean(void **state)
             backend_cpu_avx2.mix(b, out_stride, x, x_stride, rows, w + 1, number, out_stride, k, outputs);
             for (int m = 0; m < rows; m++)
                 for (int o = 0; o < outputs; o++)
-                    CHECK(close_to(b[(size_t)m * out_stride + (size_t)o], a[(size_t)m * out_stride + (size_t)o], 1e-4));
+                    CHECK(close_to(b[(size_t)m * out_stride + (size_t)o],
+                                   a[(size_t)m * out_stride + (size_t)o], 1e-4));
             free(w), free(x), free(a), free(b);
         }
 }
@@ -95,7 +102,8 @@ static void test_row_kernels_mean_what_plain_ones_mean(void **state)
         CHECK(backend_ref.max(x, n) == backend_cpu_avx2.max(x, n));
         memcpy(a, x, (size_t)n * sizeof *x);
         memcpy(b, x, (size_t)n * sizeof *x);
-        CHECK(close_to(backend_cpu_avx2.exp_sum(b, n, backend_ref.max(x, n)), backend_ref.exp_sum(a, n, backend_ref.max(x, n)), 1e-6));
+        CHECK(close_to(backend_cpu_avx2.exp_sum(b, n, backend_ref.max(x, n)),
+                       backend_ref.exp_sum(a, n, backend_ref.max(x, n)), 1e-6));
         for (int j = 0; j < n; j++)
             CHECK(close_to(b[j], a[j], 1e-6));
         memcpy(a, x, (size_t)n * sizeof *x);
@@ -123,14 +131,16 @@ static void test_a_row_alone_has_the_bits_it_has_in_a_batch(void **state)
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         for (enum number number = NUMBER_F32; number <= NUMBER_BF16; number++) {
             int rows = shapes[i].rows, outputs = shapes[i].outputs, k = shapes[i].k;
-            float *x = floats((size_t)rows * (size_t)k), *all = floats((size_t)rows * (size_t)outputs), *one = floats((size_t)outputs);
+            float *x = floats((size_t)rows * (size_t)k), *all = floats((size_t)rows * (size_t)outputs),
+                  *one = floats((size_t)outputs);
             unsigned char *w = numbers(number, (size_t)outputs * (size_t)k);
             uint16_t row[80];
 
-            backend_cpu_avx2.dot(all, (size_t)outputs, x, (size_t)k, NULL, rows, w + 1, number, (size_t)k, 0, outputs, k);
+            backend_cpu_avx2.dot(all, (size_t)outputs, x, (size_t)k, NULL, rows, w + 1, number, (size_t)k, 0,
+                                 outputs, k);
             for (int m = 0; m < rows; m++) {
-                backend_cpu_avx2.dot(one, (size_t)outputs, x + (size_t)m * (size_t)k, (size_t)k, NULL, 1, w + 1, number, (size_t)k, 0,
-                                     outputs, k);
+                backend_cpu_avx2.dot(one, (size_t)outputs, x + (size_t)m * (size_t)k, (size_t)k, NULL, 1,
+                                     w + 1, number, (size_t)k, 0, outputs, k);
                 CHECK(memcmp(one, all + (size_t)m * (size_t)outputs, (size_t)outputs * sizeof *one) == 0);
             }
             /* one output at a time, rows in reverse through the index */
@@ -139,25 +149,29 @@ static void test_a_row_alone_has_the_bits_it_has_in_a_batch(void **state)
             for (int o = 0; o < outputs; o++) {
                 float *reversed = floats((size_t)rows * (size_t)outputs);
 
-                backend_cpu_avx2.dot(reversed, (size_t)outputs, x, (size_t)k, row, rows, w + 1, number, (size_t)k, o, o + 1, k);
+                backend_cpu_avx2.dot(reversed, (size_t)outputs, x, (size_t)k, row, rows, w + 1, number,
+                                     (size_t)k, o, o + 1, k);
                 for (int m = 0; m < rows; m++)
                     CHECK(memcmp(reversed + (size_t)m * (size_t)outputs + o,
-                                 all + (size_t)(rows - 1 - m) * (size_t)outputs + (size_t)o, sizeof *all) == 0);
+                                 all + (size_t)(rows - 1 - m) * (size_t)outputs + (size_t)o,
+                                 sizeof *all) == 0);
                 free(reversed);
             }
             free(w);
             w = numbers(number, (size_t)k * (size_t)outputs);
-            backend_cpu_avx2.mix(all, (size_t)outputs, x, (size_t)k, rows, w + 1, number, (size_t)outputs, k, outputs);
+            backend_cpu_avx2.mix(all, (size_t)outputs, x, (size_t)k, rows, w + 1, number, (size_t)outputs, k,
+                                 outputs);
             for (int m = 0; m < rows; m++) {
-                backend_cpu_avx2.mix(one, (size_t)outputs, x + (size_t)m * (size_t)k, (size_t)k, 1, w + 1, number, (size_t)outputs, k,
-                                     outputs);
+                backend_cpu_avx2.mix(one, (size_t)outputs, x + (size_t)m * (size_t)k, (size_t)k, 1, w + 1,
+                                     number, (size_t)outputs, k, outputs);
                 CHECK(memcmp(one, all + (size_t)m * (size_t)outputs, (size_t)outputs * sizeof *one) == 0);
             }
             free(w), free(x), free(all), free(one);
         }
 }
 
-/* bf16 weights and the same weights widened to f32 must give the same bits: f32 arithmetic reads a bf16 map. */
+/* bf16 weights and the same weights widened to f32 must give the same bits: f32 arithmetic reads a bf16 map.
+ */
 static void test_widened_weights_give_the_same_bits(void **state)
 {
     (void)state;
@@ -168,8 +182,10 @@ static void test_widened_weights_give_the_same_bits(void **state)
         unsigned char *w = numbers(NUMBER_BF16, (size_t)outputs * (size_t)k);
 
         backend_cpu_avx2.widen(wide, w + 1, NUMBER_BF16, outputs * k);
-        backend_cpu_avx2.dot(a, (size_t)outputs, x, (size_t)k, NULL, rows, w + 1, NUMBER_BF16, (size_t)k, 0, outputs, k);
-        backend_cpu_avx2.dot(b, (size_t)outputs, x, (size_t)k, NULL, rows, wide, NUMBER_F32, (size_t)k, 0, outputs, k);
+        backend_cpu_avx2.dot(a, (size_t)outputs, x, (size_t)k, NULL, rows, w + 1, NUMBER_BF16, (size_t)k, 0,
+                             outputs, k);
+        backend_cpu_avx2.dot(b, (size_t)outputs, x, (size_t)k, NULL, rows, wide, NUMBER_F32, (size_t)k, 0,
+                             outputs, k);
         CHECK(memcmp(a, b, (size_t)rows * (size_t)outputs * sizeof *a) == 0);
         free(w), free(x), free(a), free(b), free(wide);
     }
@@ -177,10 +193,21 @@ static void test_widened_weights_give_the_same_bits(void **state)
 
 static void test_bf16_rounds_to_nearest_even(void **state)
 {
-    static const struct { uint32_t bits; uint16_t half; } table[] = {
-        { 0x3f800000, 0x3f80 }, { 0x3f808000, 0x3f80 } /* a tie, to even */, { 0x3f818000, 0x3f82 } /* a tie, to even */,
-        { 0x3f808001, 0x3f81 }, { 0x3f807fff, 0x3f80 }, { 0x80000000, 0x8000 }, { 0x7f7fffff, 0x7f80 } /* to infinity */,
-        { 0x7f800000, 0x7f80 }, { 0x7f800001, 0x7fc0 } /* NaN stays NaN */, { 0xff800001, 0xffc0 }, { 0x00000001, 0x0000 },
+    static const struct {
+        uint32_t bits;
+        uint16_t half;
+    } table[] = {
+        { 0x3f800000, 0x3f80 },
+        { 0x3f808000, 0x3f80 } /* a tie, to even */,
+        { 0x3f818000, 0x3f82 } /* a tie, to even */,
+        { 0x3f808001, 0x3f81 },
+        { 0x3f807fff, 0x3f80 },
+        { 0x80000000, 0x8000 },
+        { 0x7f7fffff, 0x7f80 } /* to infinity */,
+        { 0x7f800000, 0x7f80 },
+        { 0x7f800001, 0x7fc0 } /* NaN stays NaN */,
+        { 0xff800001, 0xffc0 },
+        { 0x00000001, 0x0000 },
     };
     const struct backend *backends[] = { &backend_ref, &backend_cpu_avx2 };
 

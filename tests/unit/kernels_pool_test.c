@@ -48,6 +48,30 @@ static void test_every_unit_runs_once(void **state)
     pool_free(NULL);
 }
 
+/* A worker that waits for its peers, or has no jobs, must leave the machine to others. */
+static void test_an_idle_pool_costs_nothing(void **state)
+{
+    struct timespec before, after;
+    int count[UNITS] = { 0 };
+    struct job job = { count, 1 };
+    struct pool *pool;
+    struct err err;
+
+    (void)state;
+    CHECK(pool_new(&pool, 4, &err));
+    pool_run(pool, count_unit, &job, UNITS);
+    nanosleep(&(struct timespec){ .tv_nsec = 20000000 },
+              NULL); /* longer than the threads look before they sleep */
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+    nanosleep(&(struct timespec){ .tv_nsec = 200000000 }, NULL);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+    CHECK((after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec - before.tv_nsec < 20000000);
+    pool_run(pool, count_unit, &job, UNITS); /* and they wake again */
+    for (int i = 0; i < UNITS; i++)
+        CHECK(count[i] == 2);
+    pool_free(pool);
+}
+
 static void test_a_senseless_number_of_threads_is_refused(void **state)
 {
     struct pool *pool;
@@ -63,6 +87,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_unit_runs_once),
+        cmocka_unit_test(test_an_idle_pool_costs_nothing),
         cmocka_unit_test(test_a_senseless_number_of_threads_is_refused),
     };
 

@@ -39,7 +39,8 @@ static void test_a_spent_pool_refuses_and_nothing_changes(void **state)
     memset(cache_row(&b, 2, 63), 0xee, (size_t)model_position_bytes(model) / 3);
     for (int layer = 0; layer < 3; layer++)
         for (int p = 0; p < 128; p++)
-            CHECK(((unsigned char *)cache_row(&a, layer, p))[model_position_bytes(model) / 3 - 1] == (unsigned char)(layer * 128 + p));
+            CHECK(((unsigned char *)cache_row(&a, layer, p))[model_position_bytes(model) / 3 - 1] ==
+                  (unsigned char)(layer * 128 + p));
     cache_shrink(&a, 64);
     CHECK(cache_pool_pages_used(pool) == 2 && a.page_count == 1);
     CHECK(cache_grow(&b, 65, &err));

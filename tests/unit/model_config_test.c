@@ -11,27 +11,35 @@
 
 #include "worker/model/tensors.h"
 
-#define LITE_SIZES                                                                                                     \
-    "\"architectures\":[\"DeepseekV2ForCausalLM\"],\"model_type\":\"deepseek_v2\",\"hidden_size\":2048,"                \
-    "\"num_hidden_layers\":27,\"num_attention_heads\":16,\"q_lora_rank\":null,\"kv_lora_rank\":512,"                   \
-    "\"qk_nope_head_dim\":128,\"qk_rope_head_dim\":64,\"v_head_dim\":128,\"intermediate_size\":10944,"                 \
-    "\"moe_intermediate_size\":1408,\"n_routed_experts\":64,\"n_shared_experts\":2,\"num_experts_per_tok\":6,"         \
-    "\"first_k_dense_replace\":1,\"moe_layer_freq\":1,\"topk_method\":\"greedy\",\"n_group\":1,\"topk_group\":1,"      \
-    "\"routed_scaling_factor\":1.0,\"norm_topk_prob\":false,\"scoring_func\":\"softmax\",\"hidden_act\":\"silu\","     \
-    "\"vocab_size\":102400,\"max_position_embeddings\":163840,\"rms_norm_eps\":1e-6,\"attention_bias\":false,"
-#define YARN                                                                                                            \
-    "\"factor\":40,\"original_max_position_embeddings\":4096,\"beta_fast\":32,\"beta_slow\":1,\"mscale\":0.707,"        \
+#define LITE_SIZES                                                                                           \
+    "\"architectures\":[\"DeepseekV2ForCausalLM\"],\"model_type\":\"deepseek_v2\",\"hidden_size\":2048,"     \
+    "\"num_hidden_layers\":27,\"num_attention_heads\":16,\"q_lora_rank\":null,\"kv_lora_rank\":512,"         \
+    "\"qk_nope_head_dim\":128,\"qk_rope_head_dim\":64,\"v_head_dim\":128,\"intermediate_size\":10944,"       \
+    "\"moe_intermediate_size\":1408,\"n_routed_experts\":64,\"n_shared_experts\":2,\"num_experts_per_tok\":" \
+    "6,"                                                                                                     \
+    "\"first_k_dense_replace\":1,\"moe_layer_freq\":1,\"topk_method\":\"greedy\",\"n_group\":1,\"topk_"      \
+    "group\":1,"                                                                                             \
+    "\"routed_scaling_factor\":1.0,\"norm_topk_prob\":false,\"scoring_func\":\"softmax\",\"hidden_act\":"    \
+    "\"silu\","                                                                                              \
+    "\"vocab_size\":102400,\"max_position_embeddings\":163840,\"rms_norm_eps\":1e-6,\"attention_bias\":"     \
+    "false,"
+#define YARN                                                                                                 \
+    "\"factor\":40,\"original_max_position_embeddings\":4096,\"beta_fast\":32,\"beta_slow\":1,\"mscale\":0." \
+    "707,"                                                                                                   \
     "\"mscale_all_dim\":0.707"
 #define LITE "{" LITE_SIZES "\"rope_theta\":10000,\"rope_scaling\":{\"type\":\"yarn\"," YARN "}}"
-#define LITE_NEW                                                                                                        \
-    "{" LITE_SIZES "\"rope_parameters\":{\"type\":\"yarn\",\"rope_type\":\"yarn\",\"rope_theta\":10000.0," YARN "}}"
-#define V2                                                                                                              \
-    "{\"architectures\":[\"DeepseekV2ForCausalLM\"],\"hidden_size\":5120,\"num_hidden_layers\":60,"                     \
-    "\"num_attention_heads\":128,\"q_lora_rank\":1536,\"kv_lora_rank\":512,\"qk_nope_head_dim\":128,"                   \
-    "\"qk_rope_head_dim\":64,\"v_head_dim\":128,\"intermediate_size\":12288,\"moe_intermediate_size\":1536,"            \
-    "\"n_routed_experts\":160,\"n_shared_experts\":2,\"num_experts_per_tok\":6,\"first_k_dense_replace\":1,"            \
-    "\"topk_method\":\"group_limited_greedy\",\"n_group\":8,\"topk_group\":3,\"routed_scaling_factor\":16.0,"           \
-    "\"vocab_size\":102400,\"max_position_embeddings\":163840,\"rope_scaling\":{\"type\":\"yarn\"," YARN "}}"
+#define LITE_NEW                                                                                             \
+    "{" LITE_SIZES                                                                                           \
+    "\"rope_parameters\":{\"type\":\"yarn\",\"rope_type\":\"yarn\",\"rope_theta\":10000.0," YARN "}}"
+#define V2                                                                                                   \
+    "{\"architectures\":[\"DeepseekV2ForCausalLM\"],\"hidden_size\":5120,\"num_hidden_layers\":60,"          \
+    "\"num_attention_heads\":128,\"q_lora_rank\":1536,\"kv_lora_rank\":512,\"qk_nope_head_dim\":128,"        \
+    "\"qk_rope_head_dim\":64,\"v_head_dim\":128,\"intermediate_size\":12288,\"moe_intermediate_size\":1536," \
+    "\"n_routed_experts\":160,\"n_shared_experts\":2,\"num_experts_per_tok\":6,\"first_k_dense_replace\":1," \
+    "\"topk_method\":\"group_limited_greedy\",\"n_group\":8,\"topk_group\":3,\"routed_scaling_factor\":16."  \
+    "0,"                                                                                                     \
+    "\"vocab_size\":102400,\"max_position_embeddings\":163840,\"rope_scaling\":{\"type\":\"yarn\"," YARN     \
+    "}}"
 
 static struct model_config parsed(const char *text, int shards)
 {
@@ -89,9 +97,21 @@ static void test_both_styles_mean_the_same(void **state)
 /* A missing factor is invisible at position 0 and degrades everything after it. */
 static void test_yarn_is_deepseeks(void **state)
 {
-    static const struct { int i; double inv_freq; } table[] = {
-        { 0, 1 }, { 1, 0.749894209 }, { 8, 0.1 }, { 10, 0.0562341325 }, { 11, 0.0390069266 }, { 15, 0.00833450895 },
-        { 16, 0.0055 }, { 19, 0.00137051364 }, { 22, 0.000177827941 }, { 23, 3.33380358e-05 }, { 31, 3.33380358e-06 },
+    static const struct {
+        int i;
+        double inv_freq;
+    } table[] = {
+        { 0, 1 },
+        { 1, 0.749894209 },
+        { 8, 0.1 },
+        { 10, 0.0562341325 },
+        { 11, 0.0390069266 },
+        { 15, 0.00833450895 },
+        { 16, 0.0055 },
+        { 19, 0.00137051364 },
+        { 22, 0.000177827941 },
+        { 23, 3.33380358e-05 },
+        { 31, 3.33380358e-06 },
     };
     struct model_config c = parsed(LITE, 0);
     double inv_freq[32], amplitude, scale;
@@ -131,7 +151,9 @@ static char *with(const char *text, const char *from, const char *to)
 
 static void test_what_is_not_computed_is_refused_by_name(void **state)
 {
-    static const struct { const char *from, *to, *says; } table[] = {
+    static const struct {
+        const char *from, *to, *says;
+    } table[] = {
         { "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "`architectures` is `DeepseekV3ForCausalLM`" },
         { "\"deepseek_v2\"", "\"llama\"", "`model_type` is `llama`" },
         { "\"greedy\"", "\"noaux_tc\"", "`topk_method` is `noaux_tc`" },
@@ -140,7 +162,8 @@ static void test_what_is_not_computed_is_refused_by_name(void **state)
         { "\"yarn\"", "\"dynamic\"", "`rope_scaling.type` is `dynamic`" },
         { "\"attention_bias\":false", "\"attention_bias\":true", "`attention_bias` is true" },
         { "\"attention_bias\":false", "\"quantization_config\":{}", "`quantization_config` is set" },
-        { "\"factor\":40", "\"factor\":40,\"attention_factor\":1.5", "`rope_scaling.attention_factor` is set" },
+        { "\"factor\":40", "\"factor\":40,\"attention_factor\":1.5",
+          "`rope_scaling.attention_factor` is set" },
         { "\"hidden_size\":2048", "\"hidden_size\":0", "`hidden_size` is 0; expected a whole number from 1" },
         { "\"hidden_size\":2048", "\"hidden_size\":2048.5", "`hidden_size` is 2048.5" },
         { "\"hidden_size\":2048", "\"hidden_size\":\"big\"", "`hidden_size` is text" },
@@ -148,18 +171,23 @@ static void test_what_is_not_computed_is_refused_by_name(void **state)
         { "\"hidden_size\":2048,", "", "`hidden_size` is missing" },
         { "\"hidden_size\":2048", "\"hidden_size\":-5", "`hidden_size` is -5" },
         { "\"vocab_size\":102400", "\"vocab_size\":99999999999", "`vocab_size`" },
-        { "\"qk_rope_head_dim\":64", "\"qk_rope_head_dim\":63", "`qk_rope_head_dim` is 63; expected an even number" },
+        { "\"qk_rope_head_dim\":64", "\"qk_rope_head_dim\":63",
+          "`qk_rope_head_dim` is 63; expected an even number" },
         { "\"num_experts_per_tok\":6", "\"num_experts_per_tok\":65", "`num_experts_per_tok`" },
-        { "\"greedy\",\"n_group\":1", "\"group_limited_greedy\",\"n_group\":7", "`n_group` is 7; expected a divisor" },
-        { "\"greedy\",\"n_group\":1,\"topk_group\":1", "\"group_limited_greedy\",\"n_group\":4,\"topk_group\":5", "`topk_group` is 5" },
-        { "\"greedy\",\"n_group\":1,\"topk_group\":1", "\"group_limited_greedy\",\"n_group\":16,\"topk_group\":1", "whose groups have 4" },
+        { "\"greedy\",\"n_group\":1", "\"group_limited_greedy\",\"n_group\":7",
+          "`n_group` is 7; expected a divisor" },
+        { "\"greedy\",\"n_group\":1,\"topk_group\":1",
+          "\"group_limited_greedy\",\"n_group\":4,\"topk_group\":5", "`topk_group` is 5" },
+        { "\"greedy\",\"n_group\":1,\"topk_group\":1",
+          "\"group_limited_greedy\",\"n_group\":16,\"topk_group\":1", "whose groups have 4" },
         { "\"moe_layer_freq\":1", "\"moe_layer_freq\":0", "`moe_layer_freq` is 0" },
         { "\"factor\":40,", "", "`rope_scaling.factor` is missing" },
         { "\"rope_theta\":10000", "\"rope_theta\":0.5", "`rope_theta` is 0.5" },
         { "\"type\":\"yarn\",", "", "`rope_scaling.rope_type` is missing" },
         { "\"rope_scaling\":{", "\"rope_scaling\":[{", "config.json:1:" },
         { "\"hidden_size\":2048", "\"hidden_size\":2048,\"hidden_size\":2048", "duplicate" },
-        { "\"architectures\":[\"DeepseekV2ForCausalLM\"]", "\"architectures\":[]", "`architectures` has no name" },
+        { "\"architectures\":[\"DeepseekV2ForCausalLM\"]", "\"architectures\":[]",
+          "`architectures` has no name" },
     };
 
     (void)state;
@@ -203,9 +231,12 @@ static void test_gready_and_null_and_zero_are_read(void **state)
 static void test_the_largest_numbers_do_not_overflow(void **state)
 {
     static const char text[] =
-        "{\"model_type\":\"deepseek_v2\",\"hidden_size\":65536,\"num_hidden_layers\":1024,\"num_attention_heads\":4096,"
-        "\"q_lora_rank\":65536,\"kv_lora_rank\":16384,\"qk_nope_head_dim\":4096,\"qk_rope_head_dim\":4096,\"v_head_dim\":4096,"
-        "\"intermediate_size\":262144,\"moe_intermediate_size\":262144,\"n_routed_experts\":4096,\"n_shared_experts\":64,"
+        "{\"model_type\":\"deepseek_v2\",\"hidden_size\":65536,\"num_hidden_layers\":1024,\"num_attention_"
+        "heads\":4096,"
+        "\"q_lora_rank\":65536,\"kv_lora_rank\":16384,\"qk_nope_head_dim\":4096,\"qk_rope_head_dim\":4096,"
+        "\"v_head_dim\":4096,"
+        "\"intermediate_size\":262144,\"moe_intermediate_size\":262144,\"n_routed_experts\":4096,\"n_shared_"
+        "experts\":64,"
         "\"num_experts_per_tok\":64,\"vocab_size\":4194304,\"max_position_embeddings\":16777216}";
     struct model_config c = parsed(text, 0);
     struct config_counts n = config_counts(&c);

@@ -18,9 +18,12 @@ struct engine {
 };
 
 /* piece: multiply-adds of one call of a stage; 0: the default, in which all of this small model fits. */
-static struct engine engine_pieces(const char *where, enum weights weights, int threads, const struct backend *backend, int piece)
+static struct engine engine_pieces(const char *where, enum weights weights, int threads,
+                                   const struct backend *backend, int piece)
 {
-    struct model_options options = { .weights = weights, .threads = threads, .backend = backend, .piece_macs = piece };
+    struct model_options options = {
+        .weights = weights, .threads = threads, .backend = backend, .piece_macs = piece
+    };
     struct engine e;
     struct err err = { 0 };
 
@@ -33,7 +36,8 @@ static struct engine engine_pieces(const char *where, enum weights weights, int 
     return e;
 }
 
-static struct engine engine_open(const char *where, enum weights weights, int threads, const struct backend *backend)
+static struct engine engine_open(const char *where, enum weights weights, int threads,
+                                 const struct backend *backend)
 {
     return engine_pieces(where, weights, threads, backend, 0);
 }
@@ -142,7 +146,8 @@ static void test_pieces_cannot_be_seen(void **state)
     free(whole), free(cut);
 }
 
-/* Several sequences in one step, prompts and generated positions mixed, against each row's bits when alone. */
+/* Several sequences in one step, prompts and generated positions mixed, against each row's bits when alone.
+ */
 static void test_a_batch_cannot_be_seen(void **state)
 {
     (void)state;
@@ -167,11 +172,14 @@ static void test_a_batch_cannot_be_seen(void **state)
 
                 if (s == 0)
                     first = count;
-                for (int n = 0; n < 30 + 5 * s && at[s] < IDS && (n == 0 || at[s] < PROMPT - 20 * s); n++, at[s]++)
-                    row[count++] = (struct forward_row){ &sequence[s], ids[s][at[s]], at[s], at[s] >= PROMPT - 20 * s, true };
+                for (int n = 0; n < 30 + 5 * s && at[s] < IDS && (n == 0 || at[s] < PROMPT - 20 * s);
+                     n++, at[s]++)
+                    row[count++] = (struct forward_row){ &sequence[s], ids[s][at[s]], at[s],
+                                                         at[s] >= PROMPT - 20 * s, true };
             }
             run(&e, row, count, logits);
-            CHECK(memcmp(logits + (size_t)first * V, expected + (size_t)from * V, (size_t)(at[0] - from) * V * sizeof *logits) == 0);
+            CHECK(memcmp(logits + (size_t)first * V, expected + (size_t)from * V,
+                         (size_t)(at[0] - from) * V * sizeof *logits) == 0);
         }
         for (int s = 0; s < SEQUENCES; s++)
             cache_sequence_fini(&sequence[s]);
@@ -240,7 +248,8 @@ static void test_the_plain_backend_agrees(void **state)
     engine_close(&e);
 }
 
-/* The stages driven by hand, each shard's rows sent to the one of three engines that holds it, slot by slot. */
+/* The stages driven by hand, each shard's rows sent to the one of three engines that holds it, slot by slot.
+ */
 static void test_who_holds_a_shard_cannot_be_seen(void **state)
 {
     (void)state;
@@ -296,7 +305,8 @@ static void test_who_holds_a_shard_cannot_be_seen(void **state)
                     held[s] = s % 3 == h;
                 pairs = forward_pairs(e.step, held, pair[h], slot_row[h], slot_shard[h], &slots[h]);
                 sums[h] = malloc((size_t)slots[h] * sum_bytes + 1);
-                CHECK(experts_begin(at_holder[h], layer, forward_carried(e.step), PROMPT, pair[h], pairs, slots[h], &err));
+                CHECK(experts_begin(at_holder[h], layer, forward_carried(e.step), PROMPT, pair[h], pairs,
+                                    slots[h], &err));
                 while (!experts_work(at_holder[h], sums[h]))
                     ;
             }
@@ -307,7 +317,8 @@ static void test_who_holds_a_shard_cannot_be_seen(void **state)
                     int h = s % 3;
 
                     if (next[h] < slots[h] && slot_row[h][next[h]] == r && slot_shard[h][next[h]] == s)
-                        sum[count++] = (struct forward_sum){ (uint16_t)r, (uint16_t)s, sums[h] + (size_t)next[h]++ * sum_bytes };
+                        sum[count++] = (struct forward_sum){ (uint16_t)r, (uint16_t)s,
+                                                             sums[h] + (size_t)next[h]++ * sum_bytes };
                 }
             CHECK(count == slots[0] + slots[1] + slots[2]);
             forward_combine(e.step, layer, sum, count);
@@ -331,7 +342,11 @@ static void test_who_holds_a_shard_cannot_be_seen(void **state)
 /* What a peer sends is refused, never followed. */
 static void test_pairs_that_point_outside_are_refused(void **state)
 {
-    static const struct { int layer, rows, slots; struct expert_pair pair[2]; enum err_code code; } table[] = {
+    static const struct {
+        int layer, rows, slots;
+        struct expert_pair pair[2];
+        enum err_code code;
+    } table[] = {
         { 0, 1, 1, { { 0, 0, 0, 1 }, { 0, 0, 1, 1 } }, ERR_INPUT } /* dense */,
         { 3, 1, 1, { { 0, 0, 0, 1 }, { 0, 0, 1, 1 } }, ERR_INPUT },
         { -1, 1, 1, { { 0, 0, 0, 1 }, { 0, 0, 1, 1 } }, ERR_INPUT },
@@ -350,7 +365,8 @@ static void test_pairs_that_point_outside_are_refused(void **state)
     model_unseat(e.model, 1);
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         err.code = ERR_NONE;
-        CHECK(!experts_begin(e.experts, table[i].layer, rows, table[i].rows, table[i].pair, 2, table[i].slots, &err));
+        CHECK(!experts_begin(e.experts, table[i].layer, rows, table[i].rows, table[i].pair, 2, table[i].slots,
+                             &err));
         CHECK(err.code == table[i].code);
     }
     engine_close(&e);
@@ -367,7 +383,8 @@ static void test_unaligned_files_give_the_same_bits(void **state)
             char *other = checkpoint_dir();
             struct engine e;
 
-            checkpoint_write(other, CHECKPOINT_CONFIG, 5, (struct checkpoint_quirks){ .f32 = f32, .pad = pad });
+            checkpoint_write(other, CHECKPOINT_CONFIG, 5,
+                             (struct checkpoint_quirks){ .f32 = f32, .pad = pad });
             e = engine_open(other, WEIGHTS_OF_CHECKPOINT, 1, NULL);
             CHECK(model_weights(e.model) == (f32 ? WEIGHTS_F32 : WEIGHTS_BF16));
             alone(&e, PROMPT, PROMPT, pad ? got : expected);
@@ -379,7 +396,8 @@ static void test_unaligned_files_give_the_same_bits(void **state)
     }
 }
 
-/* A request whose numbers go wrong must not touch the others of its batch, and must be seen to have gone wrong. */
+/* A request whose numbers go wrong must not touch the others of its batch, and must be seen to have gone
+ * wrong. */
 static void test_a_poisoned_sequence_hurts_nobody_else(void **state)
 {
     enum { POISON = 100, ROWS = 70 };
@@ -397,7 +415,8 @@ static void test_a_poisoned_sequence_hurts_nobody_else(void **state)
     checkpoint_write(other, CHECKPOINT_CONFIG, 1, (struct checkpoint_quirks){ 0 });
     snprintf(path, sizeof path, "%s/model.safetensors", other);
     file = fopen(path, "r+b"); /* the embedding is the first tensor; one of its rows becomes NaN */
-    CHECK(file && fread(&header, 1, 8, file) == 8 && fseek(file, (long)(8 + header + POISON * 44 * 2), SEEK_SET) == 0);
+    CHECK(file && fread(&header, 1, 8, file) == 8 &&
+          fseek(file, (long)(8 + header + POISON * 44 * 2), SEEK_SET) == 0);
     for (int i = 0; i < 44; i++)
         CHECK(fwrite(&(uint16_t){ 0x7fc0 }, 1, 2, file) == 2);
     fclose(file);

@@ -15,11 +15,16 @@ static bool try_open(const char *dir, struct model_options options, struct model
 
 static void test_a_checkpoint_that_does_not_fit_its_configuration_is_refused(void **state)
 {
-    static const struct { struct checkpoint_quirks quirks; const char *says; } table[] = {
-        { { .leave_out = "model.layers.1.mlp.experts.7.up_proj.weight" }, "lacks tensor model.layers.1.mlp.experts.7.up_proj.weight" },
+    static const struct {
+        struct checkpoint_quirks quirks;
+        const char *says;
+    } table[] = {
+        { { .leave_out = "model.layers.1.mlp.experts.7.up_proj.weight" },
+          "lacks tensor model.layers.1.mlp.experts.7.up_proj.weight" },
         { { .leave_out = "lm_head.weight" }, "lacks tensor lm_head.weight" },
         { { .leave_out = "model.layers.0.self_attn.q_a_layernorm.weight" }, "lacks tensor" },
-        { { .reshape = "model.layers.2.self_attn.kv_b_proj.weight" }, "kv_b_proj.weight has shape 97x21; expected 96x21" },
+        { { .reshape = "model.layers.2.self_attn.kv_b_proj.weight" },
+          "kv_b_proj.weight has shape 97x21; expected 96x21" },
         { { .extra = "model.layers.0.self_attn.q_proj.bias" }, "is none that config.json knows of" },
         { { .extra = "model.layers.2x.mlp.up_proj.weight" }, "is none that config.json knows of" },
     };
@@ -80,7 +85,8 @@ static void test_what_is_missing_is_named(void **state)
 
 static void test_a_pipe_in_place_of_a_file_is_refused(void **state)
 {
-    static const char *const names[] = { "tokenizer.json", "model.safetensors", "model.safetensors.index.json", "config.json" };
+    static const char *const names[] = { "tokenizer.json", "model.safetensors",
+                                         "model.safetensors.index.json", "config.json" };
     char *dir = checkpoint_dir();
 
     (void)state;
@@ -145,7 +151,8 @@ static struct identity identity_of(const char *dir, struct model_options options
     return id;
 }
 
-/* Workers compare it before they share a hall: equal for one model, different for anything that could change a bit. */
+/* Workers compare it before they share a hall: equal for one model, different for anything that could change
+ * a bit. */
 static void test_the_fingerprint_says_what_the_model_is(void **state)
 {
     char *dir = checkpoint_dir(), *other = checkpoint_dir();
@@ -155,10 +162,12 @@ static void test_the_fingerprint_says_what_the_model_is(void **state)
     (void)state;
     checkpoint_write(dir, CHECKPOINT_CONFIG, 1, (struct checkpoint_quirks){ 0 });
     seen[n++] = identity_of(dir, (struct model_options){ 0 });
-    checkpoint_write(other, CHECKPOINT_CONFIG, 1, (struct checkpoint_quirks){ .pad = 3 }); /* the same tensors, elsewhere in the file */
+    checkpoint_write(other, CHECKPOINT_CONFIG, 1,
+                     (struct checkpoint_quirks){ .pad = 3 }); /* the same tensors, elsewhere in the file */
     CHECK(memcmp(&seen[0], &(struct identity){ 0 }, 32) != 0);
     struct identity again = identity_of(other, (struct model_options){ .weights = WEIGHTS_BF16 });
-    CHECK(memcmp(again.fingerprint, seen[0].fingerprint, 32) == 0 && strcmp(again.numerics, seen[0].numerics) == 0);
+    CHECK(memcmp(again.fingerprint, seen[0].fingerprint, 32) == 0 &&
+          strcmp(again.numerics, seen[0].numerics) == 0);
 
     seen[n++] = identity_of(dir, (struct model_options){ .weights = WEIGHTS_F32 });
     seen[n++] = identity_of(dir, (struct model_options){ .shards = 4 });
@@ -175,7 +184,8 @@ static void test_the_fingerprint_says_what_the_model_is(void **state)
         }
     /* The kernel family is no part of the fingerprint, and one of the numerics. */
     again = identity_of(other, (struct model_options){ .weights = WEIGHTS_BF16, .backend = &backend_ref });
-    CHECK(memcmp(again.fingerprint, seen[n - 1].fingerprint, 32) == 0 && strcmp(again.numerics, seen[n - 1].numerics) != 0);
+    CHECK(memcmp(again.fingerprint, seen[n - 1].fingerprint, 32) == 0 &&
+          strcmp(again.numerics, seen[n - 1].numerics) != 0);
     checkpoint_remove(dir);
     checkpoint_remove(other);
 }

@@ -8,8 +8,8 @@
 
 static unsigned seed = 11;
 
-/* Is x the better set?  Sets are masks of ids; the better one has the larger score at the first place where the two,
- * each in order of (score descending, id ascending), differ; on equal scores the lower id. */
+/* Is x the better set?  Sets are masks of ids; the better one has the larger score at the first place where
+ * the two, each in order of (score descending, id ascending), differ; on equal scores the lower id. */
 static bool better(const float *score, int count, unsigned x, unsigned y)
 {
     while (x && y) {
@@ -37,7 +37,8 @@ static unsigned best_set(const float *score, int count, int k, unsigned allowed)
     unsigned best = 0;
 
     for (unsigned set = 0; set < 1u << count; set++)
-        if (__builtin_popcount(set) == k && (set & ~allowed) == 0 && (best == 0 || better(score, count, set, best)))
+        if (__builtin_popcount(set) == k && (set & ~allowed) == 0 &&
+            (best == 0 || better(score, count, set, best)))
             best = set;
     return best;
 }
@@ -72,7 +73,8 @@ static void check_choice(struct model_config c, const float *score)
             sum += score[e];
     for (int e = 0; e < c.experts; e++)
         if (expected >> e & 1) {
-            float weight = c.norm_topk && c.experts_per_token > 1 ? score[e] / (sum + 1e-20f) : score[e] * c.routed_scale;
+            float weight = c.norm_topk && c.experts_per_token > 1 ? score[e] / (sum + 1e-20f)
+                                                                  : score[e] * c.routed_scale;
 
             CHECK(choice[n].expert == (uint32_t)e);
             CHECK(choice[n++].weight == weight);
@@ -92,7 +94,9 @@ static void test_choices_are_those_of_a_brute_force(void **state)
         c.groups = groups[round % 6];
         c.topk_method = round % 2 ? TOPK_GROUP_LIMITED : TOPK_GREEDY;
         c.topk_groups = 1 + (int)(rand_r(&seed) % (unsigned)c.groups);
-        c.experts_per_token = 1 + round % (c.topk_method == TOPK_GREEDY ? 5 : c.topk_groups * 12 / c.groups < 5 ? c.topk_groups * 12 / c.groups : 5);
+        c.experts_per_token = 1 + round % (c.topk_method == TOPK_GREEDY        ? 5
+                                           : c.topk_groups * 12 / c.groups < 5 ? c.topk_groups * 12 / c.groups
+                                                                               : 5);
         c.norm_topk = round % 3 == 0;
         for (int e = 0; e < 12; e++) /* few distinct values, so that ties are common, zeros too */
             score[e] = (float)(rand_r(&seed) % (round % 4 == 0 ? 3 : 1000)) / 1000;

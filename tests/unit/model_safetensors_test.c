@@ -30,21 +30,29 @@ static void test_a_good_file_is_read(void **state)
     struct safetensors_entry *entry;
     size_t size, count;
     struct err err = { 0 };
-    unsigned char *bytes = image("{" B "," A ",\"__metadata__\":{\"format\":\"pt\"}}   ", strlen("{" B "," A ",\"__metadata__\":{\"format\":\"pt\"}}   "), 34, &size);
+    unsigned char *bytes = image("{" B "," A ",\"__metadata__\":{\"format\":\"pt\"}}   ",
+                                 strlen("{" B "," A ",\"__metadata__\":{\"format\":\"pt\"}}   "), 34, &size);
 
     (void)state;
     if (!safetensors_parse(span_of(bytes, size), "x", &entry, &count, &err))
         fail_msg("%s", err.text);
     CHECK(count == 2);
-    CHECK(strcmp(entry[0].name, "a") == 0 && entry[0].dtype == DTYPE_F32 && entry[0].dimensions == 2 && entry[0].bytes == 24);
-    CHECK(strcmp(entry[1].name, "b") == 0 && entry[1].dtype == DTYPE_BF16 && entry[1].data == bytes + size - 10);
+    CHECK(strcmp(entry[0].name, "a") == 0 && entry[0].dtype == DTYPE_F32 && entry[0].dimensions == 2 &&
+          entry[0].bytes == 24);
+    CHECK(strcmp(entry[1].name, "b") == 0 && entry[1].dtype == DTYPE_BF16 &&
+          entry[1].data == bytes + size - 10);
     safetensors_entries_free(entry, count);
     free(bytes);
 }
 
 static void test_hostile_headers_are_refused(void **state)
 {
-    static const struct { const char *header; long long claimed; size_t data; const char *says; } table[] = {
+    static const struct {
+        const char *header;
+        long long claimed;
+        size_t data;
+        const char *says;
+    } table[] = {
         { "", 0, 0, "does not begin with {" },
         { "{}", 0, 0, "does not begin with {" },
         { "[1]", -1, 0, "does not begin with {" },
@@ -62,12 +70,19 @@ static void test_hostile_headers_are_refused(void **state)
         { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}", -1, 4, "dtype and shape 8" },
         { "{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", -1, 4, "impossible shape" },
         { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1.5],\"data_offsets\":[0,4]}}", -1, 4, "impossible shape" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", -1, 0, "impossible shape" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]}}", -1, 0, "dtype and shape" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]}}", -1, 4, "impossible data_offsets" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[-4,0]}}", -1, 4, "impossible data_offsets" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[9223372036854775803,9223372036854775807]}}", -1, 4, "truncated" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,4]}}", -1, 4, "dimensions" },
+        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", -1, 0,
+          "impossible shape" },
+        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]}}", -1, 0,
+          "dtype and shape" },
+        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]}}", -1, 4,
+          "impossible data_offsets" },
+        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[-4,0]}}", -1, 4,
+          "impossible data_offsets" },
+        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[9223372036854775803,9223372036854775807]"
+          "}}",
+          -1, 4, "truncated" },
+        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,4]}}", -1, 4,
+          "dimensions" },
         { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]}}", -1, 4, "not of the form" },
         { "{\"a\":{\"dtype\":4,\"shape\":[1],\"data_offsets\":[0,4]}}", -1, 4, "not of the form" },
         { "{\"a\":[]}", -1, 0, "not of the form" },
@@ -80,8 +95,9 @@ static void test_hostile_headers_are_refused(void **state)
         struct safetensors_entry *entry;
         size_t size, count;
         struct err err = { 0 };
-        unsigned char *bytes = image(table[i].header, table[i].claimed < 0 ? strlen(table[i].header) : (uint64_t)table[i].claimed,
-                                     table[i].data, &size);
+        unsigned char *bytes = image(
+            table[i].header, table[i].claimed < 0 ? strlen(table[i].header) : (uint64_t)table[i].claimed,
+            table[i].data, &size);
 
         if (safetensors_parse(span_of(bytes, size), "file", &entry, &count, &err))
             fail_msg("accepted: %s", table[i].header);
@@ -134,7 +150,9 @@ static void drop(const char *name)
 
 static void test_an_index_is_resolved_and_not_believed(void **state)
 {
-    static const struct { const char *index, *says; } table[] = {
+    static const struct {
+        const char *index, *says;
+    } table[] = {
         { "{\"weight_map\":{\"a\":\"missing.safetensors\"}}", "No such file" },
         { "{\"weight_map\":{\"a\":\"../one.safetensors\"}}", "is not a file name" },
         { "{\"weight_map\":{\"a\":\"\"}}", "is not a file name" },
@@ -165,7 +183,8 @@ static void test_an_index_is_resolved_and_not_believed(void **state)
     put("model.safetensors.index.json", good, strlen(good));
     if (!safetensors_open(&files, dir, &err))
         fail_msg("%s", err.text);
-    CHECK(safetensors_count(files) == 1 && safetensors_find(files, "a") == 0 && safetensors_find(files, "b") == SAFETENSORS_NONE);
+    CHECK(safetensors_count(files) == 1 && safetensors_find(files, "a") == 0 &&
+          safetensors_find(files, "b") == SAFETENSORS_NONE);
     safetensors_close(files);
     safetensors_close(NULL);
     drop("model.safetensors.index.json");

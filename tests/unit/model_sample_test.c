@@ -1,4 +1,5 @@
-/* Sampling: the right distribution, and the same token for the same (seed, choice, position), whatever else happens. */
+/* Sampling: the right distribution, and the same token for the same (seed, choice, position), whatever else
+ * happens. */
 
 #include "worker/model/sample.h"
 #include "tests/check.h"
@@ -71,16 +72,20 @@ static void expect(double *p, int known, double temperature, int top_k, double t
 
 static void test_draws_follow_the_distribution(void **state)
 {
-    static const struct { double temperature, top_p; int top_k, known; } table[] = {
-        { 1, 1, 0, V }, { 0.5, 1, 0, V }, { 1.7, 1, 0, 40 }, { 1, 0.5, 0, V }, { 1, 0.9, 0, 33 }, { 1, 1, 5, V },
-        { 0.8, 0.6, 10, V }, { 1, 0.001, 0, V }, { 1, 1, 1, V }, { 2, 0.95, 500, V },
+    static const struct {
+        double temperature, top_p;
+        int top_k, known;
+    } table[] = {
+        { 1, 1, 0, V },   { 0.5, 1, 0, V },    { 1.7, 1, 0, 40 },  { 1, 0.5, 0, V }, { 1, 0.9, 0, 33 },
+        { 1, 1, 5, V },   { 0.8, 0.6, 10, V }, { 1, 0.001, 0, V }, { 1, 1, 1, V },   { 2, 0.95, 500, V },
         { 1.7, 0, 0, V }, { 1, 0, 5, V }, /* top_p 0 leaves the likeliest */
     };
 
     (void)state;
     fill();
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-        struct sample_params params = { (float)table[i].temperature, (float)table[i].top_p, table[i].top_k, 1234 + i, 0 };
+        struct sample_params params = { (float)table[i].temperature, (float)table[i].top_p, table[i].top_k,
+                                        1234 + i, 0 };
         double p[V];
 
         expect(p, table[i].known, table[i].temperature, table[i].top_k, (double)params.top_p);
@@ -105,7 +110,9 @@ static void test_greedy_takes_the_lowest_id_of_the_best(void **state)
 /* A request whose numbers went wrong fails alone, with a reason; it is not answered with token 0. */
 static void test_without_a_finite_logit_there_is_no_token(void **state)
 {
-    static const struct sample_params table[] = { { .top_p = 1 }, { 1, 1, 0, 5, 0 }, { 1, 0.5f, 0, 5, 0 }, { 1, 1, 7, 5, 0 } };
+    static const struct sample_params table[] = {
+        { .top_p = 1 }, { 1, 1, 0, 5, 0 }, { 1, 0.5f, 0, 5, 0 }, { 1, 1, 7, 5, 0 }
+    };
 
     (void)state;
     for (int i = 0; i < V; i++)
