@@ -68,7 +68,8 @@ static bool fetch(const struct options *o, struct connection *connection, struct
                           err)) {
             struct err ignored;
 
-            /* What has come is not held back; with a consumer, what lies beyond its cursor comes again anyway. */
+            /* What has come is not held back; with a consumer, what lies beyond its cursor comes again
+             * anyway. */
             if (err->code == ERR_INTERRUPTED && !source.keeps_cursor)
                 output_keep(output, &source, connection->hall, &ignored);
             return false;

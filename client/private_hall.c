@@ -708,6 +708,14 @@ void private_hall_note(struct private_hall *hall, const Moothall__Status *status
             }
 }
 
+bool private_hall_is_ready(const struct private_hall *hall)
+{
+    for (int i = 1; i < hall->child_count; i++)
+        if (!hall->child[i].ready)
+            return false;
+    return true;
+}
+
 /* ---- start and stop ---------------------------------------------------------------------------------- */
 
 static int machine_threads(void)
@@ -750,7 +758,8 @@ bool private_hall_start(struct private_hall **out, struct link_context *context,
     hall->sequences = config->sequences;
     snprintf(hall->model, sizeof hall->model, "%s", config->model ? config->model : "");
     snprintf(hall->weights, sizeof hall->weights, "%s", config->weights ? config->weights : "auto");
-    snprintf(hall->chat_template, sizeof hall->chat_template, "%s", config->chat_template ? config->chat_template : "");
+    snprintf(hall->chat_template, sizeof hall->chat_template, "%s",
+             config->chat_template ? config->chat_template : "");
     snprintf(hall->family, sizeof hall->family, "%s", config->family ? config->family : "");
     hall->side.turn = side_turn;
     hall->side.arg = hall;

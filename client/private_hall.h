@@ -65,9 +65,9 @@ struct private_config {
     int threads;   /* of each worker; 0: the machine's, shared out */
     int sequences; /* 0: the worker's default */
     const char *model;
-    const char *weights; /* "auto", "f32", "bf16" */
+    const char *weights;       /* "auto", "f32", "bf16" */
     const char *chat_template; /* NULL: recognised from the model's files */
-    const char *family;  /* NULL or empty: the store's, or what the workers have in common */
+    const char *family;        /* NULL or empty: the store's, or what the workers have in common */
 };
 
 bool private_hall_start(struct private_hall **hall, struct link_context *context,
@@ -87,6 +87,9 @@ struct hall_side *private_hall_side(struct private_hall *hall);
 
 /* What the broker knows of the workers: who is connected was ready. */
 void private_hall_note(struct private_hall *hall, const Moothall__Status *status);
+
+/* Every worker was seen at its seat in its present life. */
+bool private_hall_is_ready(const struct private_hall *hall);
 
 /* Starts the hall's workers where it was begun without. */
 bool private_hall_add_workers(struct private_hall *hall, int workers, struct err *err);

@@ -27,6 +27,8 @@ enum {
     FETCH_WAIT_MS = 1000,
     STATUS_EVERY_MS = 1000,
     STATUS_EVERY_QUIET_MS = 5000, /* nobody is looking */
+    UNREADY_MS = 100, /* for both while a worker is not ready: one that dies later must not count as one that
+                         cannot start */
     WAITING_SAID_MS = 10 * 1000,
 };
 
@@ -358,7 +360,7 @@ static bool open_hall(struct run *run, struct err *err)
         return false;
     if (run->record.hall && run->record.hall != welcome.hall) {
         say("this is another store than the run began with: its jobs are submitted again");
-        run->record.submitted = false;
+        run->record.submitted = run->record.update = run->record.retry = false;
         if (run->record.ended && run->private_hall &&
             !private_hall_add_workers(run->private_hall, (int)o->workers, err))
             return false;
@@ -386,6 +388,11 @@ static void note_waiting(struct run *run, const char *why, int64_t now_ms)
     }
 }
 
+static int64_t unless_unready(const struct run *run, int64_t ms)
+{
+    return run->private_hall && !private_hall_is_ready(run->private_hall) ? UNREADY_MS : ms;
+}
+
 /* Now and then: how far it is, why nothing moves, which workers are ready, and what they compute with. */
 static bool look(void *arg, struct err *err)
 {
@@ -396,7 +403,8 @@ static bool look(void *arg, struct err *err)
     const Moothall__Status *status;
     struct record *r = &run->record;
 
-    if (now_ms - run->status_ms < (run->options.quiet ? STATUS_EVERY_QUIET_MS : STATUS_EVERY_MS))
+    if (now_ms - run->status_ms <
+        unless_unready(run, run->options.quiet ? STATUS_EVERY_QUIET_MS : STATUS_EVERY_MS))
         return true;
     run->status_ms = now_ms;
     if (r->submitted) { /* before, the broker may know of neither */
@@ -430,8 +438,9 @@ static bool submit(struct run *run, struct err *err)
 
     if (r->submitted)
         return true;
-    if ((!r->retry || r->update || r->edition == 1) &&
-        !submit_all(run->hall, &run->file, r->is.queue, r->batch, mode, look, run, err))
+    /* All of them, also before a retry: the edition before may have been stopped in the middle of submitting.
+     */
+    if (!submit_all(run->hall, &run->file, r->is.queue, r->batch, mode, look, run, err))
         return err_wrap(err, "submit");
     if (r->retry && !submit_all(run->hall, &run->file, r->is.queue, r->batch, MOOTHALL__SUBMIT_MODE__RETRY,
                                 look, run, err))
@@ -462,7 +471,7 @@ static bool find_newest(struct run *run, struct output_source *source, struct er
         fetch.from = from;
         fetch.items_max = 256;
         fetch.bytes_max = 1 << 20;
-        fetch.wait_ms = FETCH_WAIT_MS;
+        fetch.wait_ms = (uint32_t)unless_unready(run, FETCH_WAIT_MS);
         if (!hall_ask(run->hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES,
                       &answer, err))
             return false;
@@ -510,7 +519,8 @@ static bool write_results(struct run *run, struct err *err)
         goto out;
     run->progress.done_at_start = run->progress.done = run->out.done;
     while (!end) {
-        if (!output_fetch(&run->out, &source, run->hall, FETCH_WAIT_MS, &end, &got, err))
+        if (!output_fetch(&run->out, &source, run->hall, (uint32_t)unless_unready(run, FETCH_WAIT_MS), &end,
+                          &got, err))
             goto out;
         if (!end && !look(run, err))
             goto out;
@@ -549,14 +559,15 @@ out:
 static int say_over(const struct run *run, int64_t ms)
 {
     const struct record *r = &run->record;
+    const char *where = strcmp(run->output, "-") ? run->output : "standard output";
     uint64_t all = r->done + r->failed;
 
     if (r->failed)
         say("%" PRIu64 " requests: %" PRIu64 " done, %" PRIu64
             " failed, in %.1f s; results in %s; --retry-failed does those again",
-            all, r->done, r->failed, (double)ms / 1000, run->output);
+            all, r->done, r->failed, (double)ms / 1000, where);
     else
-        say("%" PRIu64 " requests: all done, in %.1f s; results in %s", all, (double)ms / 1000, run->output);
+        say("%" PRIu64 " requests: all done, in %.1f s; results in %s", all, (double)ms / 1000, where);
     return r->failed ? 2 : 0;
 }
 

@@ -166,9 +166,10 @@ def retry_does_the_failed_again():
     place = Place("retry")
     items = requests(30, seed=9)
     items[7]["body"]["max_tokens"] = 1_000_000  # over the context: the worker refuses it
+    items[20]["body"]["temperature"] = "hot"  # the client refuses it
     place.write("in.jsonl", lines(items))
     ended = place.run("in.jsonl")
-    check(ended.code == 2 and "29 done, 1 failed" in ended.err, ended)
+    check(ended.code == 2 and "28 done, 2 failed" in ended.err, ended)
     first = place.results()
     ended = place.run("in.jsonl", "--retry-failed")
     check(ended.code == 2, ended)
@@ -178,6 +179,9 @@ def retry_does_the_failed_again():
     os.unlink(place.path("out.jsonl"))
     ended = place.run("in.jsonl")
     check(ended.code == 2 and sures(place.results()) == sures(first), f"the output was removed: {ended}")
+    shutil.rmtree(place.path("out.jsonl.moothall/store"))
+    ended = place.run("in.jsonl", "--retry-failed")
+    check(ended.code == 2 and "another store" in ended.err and sures(place.results()) == sures(first), f"the store was removed: {ended}")
     with open(place.path("out.jsonl"), "a") as file:
         file.write("a note of mine\n")
     ended = place.run("in.jsonl")
@@ -185,6 +189,7 @@ def retry_does_the_failed_again():
     check(place.read("out.jsonl").endswith(b"a note of mine\n"), "a changed output was overwritten")
     os.unlink(place.path("out.jsonl"))
     items[7]["body"]["max_tokens"] = 5
+    items[20]["body"]["temperature"] = 0.5
     place.write("in.jsonl", lines(items))
     ended = place.run("in.jsonl", "--update")
     check(ended.code == 0 and sures(place.results()) == undisturbed(items), ended)
