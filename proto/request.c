@@ -851,6 +851,58 @@ static bool read_line(struct arena *arena, json_t *line, struct request *request
     return read_body(arena, body, request, fault);
 }
 
+/* Of a line that JSON refuses (a number out of range, NaN, a key twice, too deep): the custom_id, so that its failure can
+ * be joined like any other.  Only where the line is one whole object that has one custom_id. */
+static void find_custom_id(struct arena *arena, struct span line, struct request *request)
+{
+    static const char name[] = "\"custom_id\"";
+    struct span value = { 0 };
+    int depth = 0, named = 0;
+    bool key = false, wanted = false;
+    struct request_fault ignored;
+    json_t *json;
+
+    for (size_t i = 0, from; i < line.size; i++) {
+        switch (line.data[i]) {
+        case '"':
+            for (from = i++; i < line.size && line.data[i] != '"'; i++)
+                i += line.data[i] == '\\';
+            if (i >= line.size)
+                return;
+            if (depth == 1 && key && i + 1 - from == sizeof name - 1 && memcmp(line.data + from, name, sizeof name - 1) == 0) {
+                named++;
+                wanted = true;
+            } else if (depth == 1 && !key && wanted) {
+                value = span_of(line.data + from, i + 1 - from);
+                wanted = false;
+            }
+            break;
+        case '{':
+        case '[':
+            key = ++depth == 1;
+            wanted = false;
+            break;
+        case '}':
+        case ']':
+            depth--;
+            break;
+        case ',':
+            key = depth == 1;
+            wanted = false;
+            break;
+        case ':':
+            key = false;
+            break;
+        }
+    }
+    if (depth != 0 || named != 1 || !value.size)
+        return;
+    json = json_loadb((const char *)value.data, value.size, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+    if (json)
+        read_custom_id(arena, json, request, &ignored);
+    json_decref(json);
+}
+
 bool request_read(struct arena *arena, struct span line, struct request *request, struct request_fault *fault)
 {
     json_t *json;
@@ -858,6 +910,8 @@ bool request_read(struct arena *arena, struct span line, struct request *request
 
     *request = (struct request){ 0 };
     json = parse(line, "line", fault);
+    if (!json)
+        find_custom_id(arena, line, request);
     ok = json && read_line(arena, json, request, fault);
     json_decref(json);
     return ok;

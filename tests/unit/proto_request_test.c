@@ -185,6 +185,36 @@ static void test_the_custom_id_survives_a_bad_body(void **state)
     CHECK(!read_text("{\"custom_id\":7}", &request, &fault) && request.custom_id.size == 0);
 }
 
+/* Programs write NaN and 1e30 without knowing better; their results are joined by custom_id like all others. */
+static void test_the_custom_id_survives_what_json_refuses(void **state)
+{
+    static const struct { const char *line, *custom_id; } table[] = {
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"temperature\":NaN}}", "a" },
+        { "{" CHAT "{" HI ",\"max_tokens\":1" "000000000000000000000000000000}, \"custom_id\" : \"\\u00e9 \\\"q\\\"\" }", "é \"q\"" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"n\":1,\"n\":1,\"custom_id\":\"b\"}}", "a" },
+        { "{\"custom_id\":\"a\"," CHAT "{\"messages\":[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]}}", "a" },
+        /* Not whole, not one, not a text, not at its place, not fit to be one. */
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"temperature\":NaN}", "" },
+        { "{\"custom_id\":\"a\",\"custom_id\":\"b\"," CHAT "{" HI "}}", "" },
+        { "{\"custom_id\":5," CHAT "{" HI ",\"temperature\":NaN}}", "" },
+        { "{\"custom_id\":[\"a\"]," CHAT "{" HI ",\"temperature\":NaN}}", "" },
+        { "{" CHAT "{\"custom_id\":\"a\",\"temperature\":NaN}}", "" },
+        { "{\"custom_id\":\"a\\nb\"," CHAT "{" HI ",\"temperature\":NaN}}", "" },
+        { "{\"custom_id\":\"\\ud800\"," CHAT "{" HI "}}", "" },
+        { "[\"custom_id\",\"a\"", "" },
+        { "\"custom_id\":\"a", "" },
+    };
+    struct request request;
+    struct request_fault fault;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        CHECK(!read_text(table[i].line, &request, &fault));
+        if (!span_equal(request.custom_id, span_text(table[i].custom_id)))
+            fail_msg("%s\n  has custom_id `%.*s`", table[i].line, (int)request.custom_id.size, (const char *)request.custom_id.data);
+    }
+}
+
 /* The byte is named, so that the line can be mended. */
 static void test_bytes_that_are_not_utf8_are_named(void **state)
 {
@@ -326,6 +356,7 @@ int main(void)
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_each_mistake_is_named),
         cmocka_unit_test(test_the_custom_id_survives_a_bad_body),
+        cmocka_unit_test(test_the_custom_id_survives_what_json_refuses),
         cmocka_unit_test(test_bytes_that_are_not_utf8_are_named),
         cmocka_unit_test(test_bounds),
         cmocka_unit_test(test_the_stored_body_is_canonical),
