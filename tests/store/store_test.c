@@ -272,10 +272,20 @@ static void test_failed_sync_ends_the_broker_without_a_false_answer(void **state
         snprintf(fail_at, sizeof fail_at, "SYNC_FAIL_AT=%d", n);
         if (broker_start(&broker, store, flags, &status)) {
             CHECK(peer_client(&client, broker.endpoint, "c"));
-            for (uint32_t i = 0; i < LAST && try_submit(&client, i); i++)
-                usleep(2000);
-            while (peer_receive(&client, 200))
-                acknowledged += client.message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_SUBMITTED;
+            /* One after another, so that each is a transaction with its own sync. */
+            while (acknowledged < 2 * LAST && try_submit(&client, acknowledged)) {
+                siginfo_t dead = { 0 };
+                bool answered = false;
+
+                while (!dead.si_pid && !answered) {
+                    answered = peer_receive(&client, 20);
+                    waitid(P_PID, (id_t)broker.pid, &dead, WEXITED | WNOHANG | WNOWAIT);
+                }
+                if (!answered && !peer_receive(&client, 50))
+                    break;
+                CHECK(client.message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_SUBMITTED);
+                acknowledged++;
+            }
             peer_close(&client);
             status = broker_wait(&broker);
             later++;
@@ -307,8 +317,8 @@ static void test_heartbeats_do_not_wait_for_the_disk(void **state)
                             delay,
                             "ASAN_OPTIONS=verify_asan_link_order=0",
                             "--workers=1",
-                            "--heartbeat-ms=200ms",
-                            "--lease-ms=700ms",
+                            "--heartbeat-ms=300ms",
+                            "--lease-ms=1500ms",
                             NULL };
     Moothall__Heartbeat beat = MOOTHALL__HEARTBEAT__INIT;
     Moothall__Ping ping = MOOTHALL__PING__INIT;

@@ -45,7 +45,7 @@ static int set_up(void **state)
     CHECK(broker_config_read(&config, 1, argv, &err));
     snprintf(config.listen, sizeof config.listen, "tcp://127.0.0.1:*");
     snprintf(config.store, sizeof config.store, "%s", here.store);
-    config.heartbeat_ms = 100;
+    config.heartbeat_ms = 300;
     config.lease_ms = 2000;
     config.settle_ms = 0;
     config.ballast_bytes = 256 << 10;
@@ -318,7 +318,7 @@ static void test_session_rules_are_kept(void **state)
                    "protocol 1.3 to 1.4 is spoken there, 1.0 to 1.0 here");
     m.minor_min = 0;
     send_message(&peer, MOOTHALL__ENVELOPE__BODY_HELLO, &m, (struct span){ 0 });
-    CHECK(expect(&peer, MOOTHALL__ENVELOPE__BODY_WELCOME)->welcome->heartbeat_ms == 100);
+    CHECK(expect(&peer, MOOTHALL__ENVELOPE__BODY_WELCOME)->welcome->heartbeat_ms == 300);
     /* A client says only what clients say; a bad field does not end its session. */
     death.worker = w;
     send_message(&peer, MOOTHALL__ENVELOPE__BODY_DEATH, &death, (struct span){ 0 });
@@ -329,7 +329,7 @@ static void test_session_rules_are_kept(void **state)
     CHECK(expect(&peer, MOOTHALL__ENVELOPE__BODY_SUBMITTED)->submitted->acceptance[0] ==
           MOOTHALL__ACCEPTANCE__ACCEPTED);
     /* Silent for five heartbeats: the session is over. */
-    usleep(900000);
+    usleep(2000000);
     send_message(&peer, MOOTHALL__ENVELOPE__BODY_PING, &ping, (struct span){ 0 });
     expect_refusal(&peer, MOOTHALL__REFUSAL_CODE__NEED_HELLO, "");
     close_peer(&peer);
