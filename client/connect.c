@@ -4,7 +4,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/clock.h"
 #include "client/stop.h"
+
+enum { WATCH_MS = 300, OPENINGS_MAX = 10 };
 
 static bool stop_turn(void *arg, struct err *err)
 {
@@ -12,8 +15,27 @@ static bool stop_turn(void *arg, struct err *err)
     return stop_check(err);
 }
 
-bool connection_open(struct connection *c, const char *verb, const char *broker, const char *state,
-                     int64_t timeout_ms, struct err *err)
+/* A run's broker ends with the run, and a session would wait for its return in vain. */
+static bool watch_turn(void *arg, struct err *err)
+{
+    struct connection *c = arg;
+    int64_t now_ms = clock_now_ms();
+    int pid;
+
+    if (!stop_check(err))
+        return false;
+    if (now_ms < c->watch_ms)
+        return true;
+    c->watch_ms = now_ms + WATCH_MS;
+    if (state_is_live(c->watched, &pid))
+        return true;
+    c->run_ended = true;
+    return err_set(err, ERR_NOT_FOUND, "the run in %s ended meanwhile; the same command again looks into what it left",
+                   c->watched);
+}
+
+static bool open_once(struct connection *c, const char *verb, const char *broker, const char *state,
+                      int64_t timeout_ms, struct err *err)
 {
     struct hall_config config = { .name = verb, .role = MOOTHALL__ROLE__CLIENT, .timeout_ms = timeout_ms };
     char endpoint[LINK_ENDPOINT_MAX];
@@ -40,6 +62,9 @@ bool connection_open(struct connection *c, const char *verb, const char *broker,
             if (!state_endpoint(endpoint, sizeof endpoint, state, err))
                 return false;
             config.endpoint = endpoint;
+            c->watched = state;
+            c->stop_side.turn = watch_turn;
+            c->stop_side.arg = c;
         } else {
             struct private_config private_config = { .lock = &c->lock };
 
@@ -60,6 +85,18 @@ bool connection_open(struct connection *c, const char *verb, const char *broker,
         }
     }
     return hall_new(&c->hall, c->context, &config, err) && hall_open(c->hall, NULL, err);
+}
+
+bool connection_open(struct connection *c, const char *verb, const char *broker, const char *state,
+                     int64_t timeout_ms, struct err *err)
+{
+    for (int i = 1;; i++) {
+        if (open_once(c, verb, broker, state, timeout_ms, err))
+            return true;
+        if (!c->run_ended || i == OPENINGS_MAX)
+            return false;
+        connection_close(c); /* it ended as we came: then the broker is ours to start */
+    }
 }
 
 void connection_close(struct connection *c)

@@ -17,11 +17,14 @@ struct connection {
     struct state_lock lock;
     struct hall *hall;
     struct hall_side stop_side;
+    const char *watched; /* the state directory whose run's broker this is; NULL: none */
+    int64_t watch_ms;    /* when to look next whether it is at work still */
+    bool run_ended;      /* it is not: nobody will answer */
     struct record record; /* of the state directory */
     bool has_record;
 };
 
-/* verb: for messages and the lock.  Exactly one of broker and state is given ("" where not).  After
+/* verb: for messages and the lock.  state is kept.  Exactly one of broker and state is given ("" where not).  After
  * false, connection_close is still to be called. */
 bool connection_open(struct connection *connection, const char *verb, const char *broker, const char *state,
                      int64_t timeout_ms, struct err *err);
