@@ -334,3 +334,36 @@ bool yaml_fields_load(const char *path, const struct field *fields, int field_co
     fclose(file);
     return ok;
 }
+
+static bool take_flags(const struct field *fields, int field_count, int argc, char *const *argv, void *into, struct err *err)
+{
+    char **word = calloc((size_t)argc + 1, sizeof *word); /* field_flags moves them about */
+    bool ok;
+
+    if (!word)
+        return err_set(err, ERR_IO, "no memory for %d arguments", argc);
+    memcpy(word, argv, (size_t)argc * sizeof *word);
+    ok = field_flags(fields, field_count, &argc, word, into, err);
+    if (ok && argc > 1)
+        ok = err_set(err, ERR_INPUT, "unexpected word `%s`; expected only flags", word[1]);
+    free(word);
+    return ok;
+}
+
+bool yaml_fields_settings(const struct field *fields, int field_count, int argc, char *const *argv, void *into, size_t into_size,
+                          struct err *err)
+{
+    const struct field *config = field_find(fields, field_count, "config", strlen("config"));
+    void *first = malloc(into_size);
+    bool ok;
+
+    if (!first)
+        return err_set(err, ERR_IO, "no memory for the settings");
+    /* Once for the file's name, then again over what the file says. */
+    memcpy(first, into, into_size);
+    ok = take_flags(fields, field_count, argc, argv, first, err);
+    if (ok && *((char *)first + config->offset))
+        ok = yaml_fields_load((char *)first + config->offset, fields, field_count, into, err);
+    free(first);
+    return ok && take_flags(fields, field_count, argc, argv, into, err);
+}

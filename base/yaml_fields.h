@@ -47,4 +47,9 @@ const struct field *field_find(const struct field *fields, int field_count, cons
  * "--" ends the flags. */
 bool field_flags(const struct field *fields, int field_count, int *argc, char **argv, void *into, struct err *err);
 
+/* A program's settings: `into` holds the defaults on entry; then comes the file that the text field `config` names
+ * on the command line, if it does, and then the flags, which override it.  Words beside flags are an error. */
+bool yaml_fields_settings(const struct field *fields, int field_count, int argc, char *const *argv, void *into, size_t into_size,
+                          struct err *err);
+
 #endif

@@ -68,37 +68,11 @@ static struct broker_config defaults(void)
     return config;
 }
 
-static bool take_flags(struct broker_config *config, int argc, char **argv, struct err *err)
-{
-    if (!field_flags(broker_fields, broker_field_count, &argc, argv, config, err))
-        return false;
-    if (argc > 1)
-        return err_set(err, ERR_INPUT, "unexpected word `%s`; expected only flags", argv[1]);
-    return true;
-}
-
 bool broker_config_read(struct broker_config *config, int argc, char **argv, struct err *err)
 {
-    char **copy = calloc((size_t)argc + 1, sizeof *copy);
-    bool done;
-
-    if (!copy)
-        return err_set(err, ERR_IO, "no memory for %d arguments", argc);
-    memcpy(copy, argv, (size_t)argc * sizeof *copy);
     *config = defaults();
-    done = take_flags(config, argc, copy, err);
-    free(copy);
-    if (!done)
+    if (!yaml_fields_settings(broker_fields, broker_field_count, argc, argv, config, sizeof *config, err))
         return false;
-    if (config->config[0]) {
-        char path[sizeof config->config];
-
-        memcpy(path, config->config, sizeof path);
-        *config = defaults();
-        if (!yaml_fields_load(path, broker_fields, broker_field_count, config, err) ||
-            !take_flags(config, argc, argv, err))
-            return false;
-    }
     if (!config->listen[0] || !config->store[0])
         return err_set(err, ERR_INPUT, "%s is empty", config->listen[0] ? "store" : "listen");
     if (strstr(config->store, "://"))

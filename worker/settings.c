@@ -52,38 +52,11 @@ static const struct settings defaults = {
     .log_level = 1,
 };
 
-static bool take_flags(struct settings *settings, int argc, char **argv, struct err *err)
-{
-    if (!field_flags(settings_fields, settings_field_count, &argc, argv, settings, err))
-        return false;
-    if (argc > 1)
-        return err_set(err, ERR_INPUT, "unexpected word `%s`; expected only flags", argv[1]);
-    return true;
-}
-
 bool settings_read(struct settings *settings, int argc, char **argv, struct err *err)
 {
-    char **copy = calloc((size_t)argc + 1, sizeof *copy);
-    bool done;
-
-    if (!copy)
-        return err_set(err, ERR_IO, "no memory for %d arguments", argc);
-    memcpy(copy, argv, (size_t)argc * sizeof *copy);
     *settings = defaults;
-    done = take_flags(settings, argc, copy, err);
-    free(copy);
-    if (!done)
+    if (!yaml_fields_settings(settings_fields, settings_field_count, argc, argv, settings, sizeof *settings, err))
         return false;
-    if (settings->config[0]) {
-        char path[SETTINGS_PATH_MAX];
-
-        memcpy(path, settings->config, sizeof path);
-        *settings = defaults;
-        if (!yaml_fields_load(path, settings_fields, settings_field_count, settings, err))
-            return false;
-        if (!take_flags(settings, argc, argv, err))
-            return false;
-    }
     if (!settings->broker[0])
         return err_set(err, ERR_INPUT,
                        "no broker: expected --broker ENDPOINT, or `broker` in the --config file");

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 struct config {
-    char listen[16];
+    char listen[16], config[64];
     int64_t workers, cache_bytes, lease_ms;
     bool keep;
     int log;
@@ -17,6 +17,7 @@ struct config {
 
 static const char *const logs[] = { "text", "json", NULL };
 static const struct field fields[] = {
+    { "config", FIELD_TEXT, offsetof(struct config, config), sizeof(((struct config *)0)->config), 0, 0, NULL, "" },
     { "listen", FIELD_TEXT, offsetof(struct config, listen), sizeof(((struct config *)0)->listen), 0, 0, NULL, "" },
     { "workers", FIELD_INT, offsetof(struct config, workers), 0, 1, 64, NULL, "" },
     { "cache_bytes", FIELD_BYTES, offsetof(struct config, cache_bytes), 0, 1 << 20, 1LL << 40, NULL, "" },
@@ -122,6 +123,24 @@ static void test_flags_override_and_leave_words_in_order(void **state)
     assert_string_equal(err.text, "--workers needs a value");
 }
 
+static void test_flags_win_over_the_file_and_the_file_over_defaults(void **state)
+{
+    char *argv[] = { (char[]){ "program" }, (char[]){ "--workers=3" }, (char[]){ "--config" }, path, NULL };
+    char *word[] = { (char[]){ "program" }, (char[]){ "stray" }, NULL };
+    struct config config = { .workers = 1, .lease_ms = 500, .listen = "default" };
+    FILE *file = fopen(path, "w");
+    struct err err;
+
+    (void)state;
+    fputs("workers: 2\nlease_ms: 4s\n", file);
+    fclose(file);
+    CHECK(yaml_fields_settings(fields, FIELD_COUNT, 4, argv, &config, sizeof config, &err));
+    CHECK(config.workers == 3 && config.lease_ms == 4000);
+    assert_string_equal(config.listen, "default");
+    CHECK(!yaml_fields_settings(fields, FIELD_COUNT, 2, word, &config, sizeof config, &err));
+    assert_string_equal(err.text, "unexpected word `stray`; expected only flags");
+}
+
 static void test_a_file_that_is_not_there_is_named(void **state)
 {
     struct config config;
@@ -138,6 +157,7 @@ int main(void)
         cmocka_unit_test(test_a_good_file_fills_the_struct),
         cmocka_unit_test(test_every_mistake_names_its_place_and_key),
         cmocka_unit_test(test_flags_override_and_leave_words_in_order),
+        cmocka_unit_test(test_flags_win_over_the_file_and_the_file_over_defaults),
         cmocka_unit_test(test_a_file_that_is_not_there_is_named),
     };
     int fd = mkstemp(path), rc;
