@@ -246,6 +246,21 @@ void answers_cursor(struct core *core, const struct event *event, struct effects
 /* ---- status ---------------------------------------------------------------------------------------------
  */
 
+static Moothall__Counts *counts_message(struct effects *effects, const struct counts *counts)
+{
+    Moothall__Counts *m = effects_new(effects, &moothall__counts__descriptor);
+
+    m->ready = (uint64_t)counts->in[JOB_READY];
+    m->leased = (uint64_t)counts->in[JOB_LEASED];
+    m->delayed = (uint64_t)counts->in[JOB_DELAYED];
+    m->done = (uint64_t)counts->in[JOB_DONE];
+    m->failed = (uint64_t)counts->in[JOB_FAILED];
+    m->dead = (uint64_t)counts->in[JOB_DEAD];
+    m->cancelled = (uint64_t)counts->in[JOB_CANCELLED];
+    m->expired = (uint64_t)counts->in[JOB_EXPIRED];
+    return m;
+}
+
 /* True when the part still fits into the answer. */
 static bool fits(size_t *used, size_t size)
 {
@@ -276,12 +291,10 @@ static void status_queues(struct core *core, const char *only, Moothall__Status 
     }
 }
 
-static void add_batch(struct core *core, const struct batch *batch, Moothall__Status *m, size_t *used,
-                      struct effects *effects)
+static void add_batch(const struct batch *batch, Moothall__Status *m, size_t *used, struct effects *effects)
 {
     Moothall__BatchStatus *b = effects_new(effects, &moothall__batch_status__descriptor);
 
-    (void)core;
     b->name = effects_text(effects, batch->row.name);
     b->queue = effects_text(effects, batch->queue->row.name);
     b->counts = counts_message(effects, &batch->row.counts);
@@ -299,7 +312,7 @@ static void status_batches(struct core *core, const struct queue_book *queue, co
 
     m->batch = effects_take(effects, BATCHES_SHOWN * sizeof *m->batch);
     if (only) {
-        add_batch(core, only, m, used, effects);
+        add_batch(only, m, used, effects);
         return;
     }
     rows = effects_take(effects, BATCHES_SHOWN * sizeof *rows);
@@ -309,7 +322,7 @@ static void status_batches(struct core *core, const struct queue_book *queue, co
             books_batch_id(&core->books, rows[i].id); /* memory is newer than the store */
 
         if (batch)
-            add_batch(core, batch, m, used, effects);
+            add_batch(batch, m, used, effects);
     }
 }
 

@@ -108,14 +108,13 @@ void jobs_release(struct core *core, struct worker *worker, const Moothall__Rele
 void jobs_expire(struct core *core, struct effects *effects);
 void jobs_due(struct core *core);
 void jobs_lease_out(struct core *core, struct effects *effects);
-void jobs_lose(struct core *core, struct lease lease, const char *reason,
-               struct effects *effects); /* not in the table any more */
-void jobs_forsake(struct core *core,
-                  struct job *job); /* leased before the broker's start, by nobody who can be waited for */
-void jobs_give_back(struct core *core, struct lease lease, struct effects *effects); /* the same */
+/* Of a lease that is not in the table any more: its worker was lost, or gives it back. */
+void jobs_lose(struct core *core, struct lease lease, const char *reason, struct effects *effects);
+void jobs_give_back(struct core *core, struct lease lease, struct effects *effects);
+/* Leased before the broker's start, by nobody who can be waited for. */
+void jobs_forsake(struct core *core, struct job *job);
 void jobs_send_lease(struct core *core, struct worker *worker, uint64_t fence, struct effects *effects);
 void jobs_damaged_entry(struct core *core, const struct entry *entry);
-Moothall__Counts *counts_message(struct effects *effects, const struct counts *counts);
 
 /* answers.c */
 void answers_fetch(struct core *core, const struct event *event, struct effects *effects);

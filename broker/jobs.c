@@ -703,18 +703,3 @@ void jobs_damaged_entry(struct core *core, const struct entry *entry)
         core->store->job_move(core->store, &job);
     }
 }
-
-Moothall__Counts *counts_message(struct effects *effects, const struct counts *counts)
-{
-    Moothall__Counts *m = effects_new(effects, &moothall__counts__descriptor);
-
-    m->ready = (uint64_t)counts->in[JOB_READY];
-    m->leased = (uint64_t)counts->in[JOB_LEASED];
-    m->delayed = (uint64_t)counts->in[JOB_DELAYED];
-    m->done = (uint64_t)counts->in[JOB_DONE];
-    m->failed = (uint64_t)counts->in[JOB_FAILED];
-    m->dead = (uint64_t)counts->in[JOB_DEAD];
-    m->cancelled = (uint64_t)counts->in[JOB_CANCELLED];
-    m->expired = (uint64_t)counts->in[JOB_EXPIRED];
-    return m;
-}

@@ -149,15 +149,6 @@ int placement_holder(const struct placement *placement, const char *name)
     return -1;
 }
 
-int placement_seats(const struct placement *placement, int holder)
-{
-    int n = 0;
-
-    for (int s = 0; s < placement->shard_count; s++)
-        n += placement->seat[s] == holder;
-    return n;
-}
-
 enum placement_return placement_return(struct placement *placement, const struct offer *offer)
 {
     int i = placement_holder(placement, offer->name);

@@ -71,6 +71,5 @@ enum placement_return {
 enum placement_return placement_return(struct placement *placement, const struct offer *offer);
 
 int placement_holder(const struct placement *placement, const char *name); /* -1: none */
-int placement_seats(const struct placement *placement, int holder);        /* how many it holds */
 
 #endif
