@@ -1,0 +1,268 @@
+#!/usr/bin/env python3
+"""A shared hall set up by hand, as an administrator does it, and what happens to it on a bad day.
+
+    hall_shared_test.py BUILD_DIR SOURCE_DIR [case ...]
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import run_hall
+from run_hall import BUILD, MODEL, SLOW, Place, check, lines, main, requests, sures
+
+
+class Hall(Place):
+    """A broker and workers, started one by one; whatever is left at the end is ended."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.started = []
+
+    def program(self, name, log, *flags, **more):
+        process = subprocess.Popen([os.path.join(BUILD, name), *flags], cwd=self.dir, env=self.env,
+                                   stderr=open(self.path(log + ".log"), "ab"), **more)
+        self.started.append(process)
+        return process
+
+    def broker(self, endpoint="tcp://127.0.0.1:*", *flags, store="hall.db", log="broker"):
+        """Returns the process and the endpoint that it printed; None where it ended instead."""
+        process = self.program("moothall-broker", log, "--listen", endpoint, "--store", store, *flags, stdout=subprocess.PIPE)
+        line = process.stdout.readline().decode()
+        return process, line.split()[-1] if line else None
+
+    def worker(self, endpoint, name, *flags, model=MODEL, log=None):
+        return self.program("moothall-worker", log or name, "--broker", endpoint, "--model", model, "--name", name,
+                            "--threads", "1", *flags, stdout=subprocess.DEVNULL)
+
+    def log(self, name):
+        return self.read(name + ".log").decode(errors="replace")
+
+    def wait_log(self, name, words, count=1, seconds=30):
+        until = time.monotonic() + seconds * SLOW
+        while self.log(name).count(words) < count:
+            check(time.monotonic() < until, f"{name} never said {words!r} {count} times:\n{self.log(name)[-2000:]}")
+            time.sleep(0.02)
+
+    def wait_lines(self, name, count, seconds=60):
+        until = time.monotonic() + seconds * SLOW
+        while not os.path.exists(self.path(name)) or self.read(name).count(b"\n") < count:
+            check(time.monotonic() < until, f"{name} never had {count} lines")
+            time.sleep(0.02)
+
+    def close(self):
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        super().close()
+
+
+def ended(process, seconds=60):
+    """The exit status of a command that place.start began, and its stderr."""
+    _, err = process.communicate(timeout=seconds * SLOW)
+    return process.returncode, err.decode(errors="replace")
+
+
+def undisturbed(items):
+    place = Place("undisturbed")
+    place.write("in.jsonl", lines(items))
+    done = place.run("in.jsonl")
+    check(done.code == 0, done)
+    expected = sures(place.results())
+    place.close()
+    return expected
+
+
+def infra(results):
+    return [r["moothall"]["infra"] for r in results]
+
+
+def who_may_not_come_in():
+    """A second broker on the store, a taken port, an open address, another model, a name that is taken."""
+    hall = Hall("guests")
+    broker, endpoint = hall.broker("tcp://localhost:*")
+    check(endpoint.startswith("tcp://127.0.0.1:"), endpoint)
+    worker = hall.worker(endpoint, "w")
+    hall.wait_log("broker", "hall.open")
+    second, bound = hall.broker("tcp://127.0.0.1:*", log="second")
+    check(bound is None and second.wait() == 1 and f"in use by process {broker.pid}" in hall.log("second"), hall.log("second"))
+    third, bound = hall.broker(endpoint, store="third.db", log="third")
+    check(bound is None and third.wait() == 1 and "in use" in hall.log("third"), hall.log("third"))
+    for number, address in enumerate(("tcp://0.0.0.0:7599", "tcp://*:7599", "tcp://192.0.2.1:7599", "tcp://[::]:7599")):
+        process, bound = hall.broker(address, store=f"open{number}.db", log=f"open{number}")
+        check(bound is None and process.wait() == 1 and "loopback" in hall.log(f"open{number}"), (address, hall.log(f"open{number}")))
+    shutil.copytree(MODEL, hall.path("other"))
+    with open(hall.path("other/config.json")) as file:
+        config = json.load(file)
+    config["routed_scaling_factor"] = 3.25
+    with open(hall.path("other/config.json"), "w") as file:
+        json.dump(config, file)
+    for name, flags, model in (("stranger", (), hall.path("other")), ("heavy", ("--weights", "f32"), MODEL)):
+        process = hall.worker(endpoint, name, *flags, model=model)
+        check(process.wait(30 * SLOW) == 4, hall.log(name))
+        said = hall.log(name).strip().splitlines()[-1]
+        check("refused" in said and said.count("fingerprint") >= 1 and "this hall's is" in said, said)
+    twin = hall.worker(endpoint, "w", log="twin")
+    hall.wait_log("twin", f"process {worker.pid}")
+    check(twin.poll() is None and worker.poll() is None, "the twin or the worker ended")
+    worker.kill()
+    worker.wait()
+    hall.wait_log("broker", "worker.came name=\"w\"", 2)
+    for process in (twin, broker):
+        process.terminate()
+        check(process.wait(30 * SLOW) == 0, "did not leave in order")
+    hall.close()
+
+
+def a_worker_dies_and_comes_back_under_its_name():
+    """Its jobs are lost once; the other workers' go on from where they were."""
+    items = requests(300, seed=41, tokens=200)
+    expected = undisturbed(items)
+    hall = Hall("comeback")
+    hall.write("in.jsonl", lines(items))
+    _, endpoint = hall.broker(f"ipc://{hall.runtime}/b", "--workers", "3")
+    workers = [hall.worker(endpoint, f"w{i}") for i in range(3)]
+    hall.wait_log("broker", "hall.open")
+    run = hall.start("run", "--broker", endpoint, "in.jsonl", "-o", "out.jsonl")
+    hall.wait_lines("out.jsonl", 1)
+    workers[1].kill()
+    workers[1].wait()
+    until = time.monotonic() + 30 * SLOW
+    while "its worker w1 is not here" not in hall.call("status", "--broker", endpoint).out:
+        check(time.monotonic() < until, "status never named the shard without a seat")
+    workers[1] = hall.worker(endpoint, "w1")
+    code, err = ended(run, 120)
+    results = hall.results()
+    check(code == 0 and sures(results) == expected, (code, err))
+    lost = [r for r in results if r["moothall"]["infra"]]
+    check(0 < len(lost) < 200 and max(infra(results)) == 1, f"{len(lost)} lost, at most {max(infra(results))} times")
+    check(all(r["moothall"]["attempt"] == 0 for r in results), "a lost worker was counted as the job's own failure")
+    audit = hall.call("audit", "--broker", endpoint)
+    check(audit.code == 0 and "300 jobs, 300 generations, 300 entries" in audit.out, audit)
+    hall.close()
+
+
+def the_broker_dies_under_surviving_workers():
+    """Leases go on: nothing is computed again."""
+    items = requests(300, seed=42, tokens=100)
+    expected = undisturbed(items)
+    hall = Hall("widow")
+    hall.write("in.jsonl", lines(items))
+    broker, endpoint = hall.broker(f"ipc://{hall.runtime}/b", "--workers", "2")
+    for i in range(2):
+        hall.worker(endpoint, f"w{i}")
+    hall.wait_log("broker", "hall.open")
+    run = hall.start("run", "--broker", endpoint, "in.jsonl", "-o", "out.jsonl")
+    hall.wait_lines("out.jsonl", 1)
+    for _ in range(2):
+        broker.kill()
+        broker.wait()
+        broker, _ = hall.broker(endpoint, "--workers", "2")
+        time.sleep(1)
+    code, err = ended(run, 120)
+    check(code == 0 and sures(hall.results()) == expected, (code, err))
+    check(sum(infra(hall.results())) == 0, f"{sum(infra(hall.results()))} jobs were lost although no worker was")
+    hall.close()
+
+
+def a_worker_that_stands_still_longer_than_its_leases():
+    """It is taken for dead, its jobs are done elsewhere, and its late results change nothing."""
+    items = requests(200, seed=43, tokens=60)
+    expected = undisturbed(items)
+    hall = Hall("still")
+    hall.write("in.jsonl", lines(items))
+    _, endpoint = hall.broker(f"ipc://{hall.runtime}/b", "--workers", "2", "--lease-ms", "900ms", "--heartbeat-ms", "150ms")
+    workers = [hall.worker(endpoint, f"w{i}") for i in range(2)]
+    hall.wait_log("broker", "hall.open")
+    run = hall.start("run", "--broker", endpoint, "in.jsonl", "-o", "out.jsonl")
+    hall.wait_lines("out.jsonl", 1)
+    workers[0].send_signal(signal.SIGSTOP)
+    hall.wait_log("broker", "job.lost")
+    time.sleep(0.5)
+    workers[0].send_signal(signal.SIGCONT)
+    code, err = ended(run, 120)
+    check(code == 0 and sures(hall.results()) == expected, (code, err))
+    audit = hall.call("audit", "--broker", endpoint)
+    check(audit.code == 0 and "200 entries" in audit.out, audit)
+    check([w.poll() for w in workers] == [None, None], "a worker ended")
+    hall.close()
+
+
+def more_workers_than_shards():
+    items = requests(120, seed=44, tokens=30)
+    expected = undisturbed(items)
+    hall = Hall("crowd")
+    hall.write("in.jsonl", lines(items))
+    _, endpoint = hall.broker(f"ipc://{hall.runtime}/b", "--workers", "8")
+    workers = [hall.worker(endpoint, f"w{i}", "--sequences", "8") for i in range(10)]
+    hall.wait_log("broker", "worker.came", 10)
+    done = hall.call("run", "--broker", endpoint, "in.jsonl", "-o", "out.jsonl")
+    check(done.code == 0 and sures(hall.results()) == expected, done)
+    by = {r["moothall"]["worker"] for r in hall.results()}
+    check(len(by) >= 9, f"only {sorted(by)} worked")
+    check([w.poll() for w in workers] == [None] * 10, "a worker ended")
+    hall.close()
+
+
+def submit_and_fetch_killed_again_and_again():
+    """The broker and a worker die in between, too; still every file has every result once."""
+    items = requests(1200, seed=45, tokens=8)
+    hall = Hall("again")
+    draw = random.Random(45)
+    hall.write("in.jsonl", lines(items))
+    broker, endpoint = hall.broker(f"ipc://{hall.runtime}/b", "--workers", "2")
+    workers = [hall.worker(endpoint, f"w{i}") for i in range(2)]
+    hall.wait_log("broker", "hall.open")
+    words = ["submit", "--broker", endpoint, "--queue", "q", "--batch", "b", "in.jsonl"]
+    for _ in range(8):
+        process = hall.start(*words)
+        try:
+            process.wait(draw.random() * 0.1)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.communicate()
+    done = hall.call(*words)
+    check(done.code == 0 and done.out == "b\n", done)
+    for order in ("completion", "input"):
+        words = ["fetch", "--broker", endpoint, "--queue", "q", "--batch", "b", "--consumer", order, "--order", order, "--wait",
+                 "-o", order + ".jsonl"]
+        for number in range(8):
+            process = hall.start(*words)
+            try:
+                process.wait(0.05 + draw.random() * 0.6)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            process.communicate()
+            if number == 3:
+                broker.kill()
+                broker.wait()
+                broker, _ = hall.broker(endpoint, "--workers", "2")
+            if number == 5:
+                workers[0].kill()
+                workers[0].wait()
+                workers[0] = hall.worker(endpoint, "w0")
+        done = hall.call(*words)
+        check(done.code == 0, done)
+        ids = [r["custom_id"] for r in hall.results(order + ".jsonl")]
+        check(sorted(ids) == sorted(i["custom_id"] for i in items), f"{order}: {len(ids)} lines, {len(set(ids))} of them different")
+        check(order == "completion" or ids == [i["custom_id"] for i in items], "not in the order of the input")
+    audit = hall.call("audit", "--broker", endpoint, "--batch", "b")
+    check(audit.code == 0 and "1200 jobs, 1200 generations, 1200 entries" in audit.out, audit)
+    audit = hall.call("audit", "--broker", endpoint, "--batch", "mistyped")
+    check(audit.code == 1 and "mistyped" in audit.err, audit)
+    follow = hall.start("fetch", "--broker", endpoint, "--queue", "q", "--follow", "-o", "follow.jsonl")
+    time.sleep(2 * SLOW)
+    follow.send_signal(signal.SIGINT)
+    code, err = ended(follow)
+    check(code == 1 and len(hall.results("follow.jsonl")) == 1200, (code, err))
+    hall.close()
+
+
+main({case.__name__: case for case in (
+    who_may_not_come_in, a_worker_dies_and_comes_back_under_its_name, the_broker_dies_under_surviving_workers,
+    a_worker_that_stands_still_longer_than_its_leases, more_workers_than_shards, submit_and_fetch_killed_again_and_again)})
