@@ -771,6 +771,30 @@ static void test_full_disk_refuses_new_work_and_finishes_what_is_leased(void **s
     rmdir(disk);
 }
 
+static void test_store_cannot_be_made_on_a_full_disk_and_says_so(void **state)
+{
+    const char *disk = path_of("full");
+    char path[600], block[4096] = "";
+    int fd;
+
+    (void)state;
+    CHECK(mkdir(disk, 0700) == 0);
+    if (mount("tmpfs", disk, "tmpfs", 0, "size=1m") != 0) {
+        printf("skip: a small tmpfs cannot be mounted here (%s)\n", strerror(errno));
+        rmdir(disk);
+        skip();
+    }
+    snprintf(path, sizeof path, "%s/filler", disk);
+    fd = open(path, O_WRONLY | O_CREAT, 0600);
+    while (write(fd, block, sizeof block) > 0)
+        ;
+    close(fd);
+    snprintf(path, sizeof path, "%s/hall.db", disk);
+    expect_refusal(path, "no room on the disk");
+    CHECK(umount(disk) == 0);
+    rmdir(disk);
+}
+
 int main(void)
 {
 #define PROMISE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
@@ -792,6 +816,7 @@ int main(void)
         PROMISE(test_port_in_use_is_refused_by_name),
         PROMISE(test_mistakes_in_flags_and_file_name_themselves),
         PROMISE(test_flipped_byte_in_a_body_is_found_and_not_served),
+        PROMISE(test_store_cannot_be_made_on_a_full_disk_and_says_so),
         PROMISE(test_full_disk_refuses_new_work_and_finishes_what_is_leased),
     };
 
