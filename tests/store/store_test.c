@@ -58,7 +58,13 @@ static int set_up(void **state)
 
 static int tear_down(void **state)
 {
+    static const char *const disks[] = { "disk", "full" };
+
     (void)state;
+    for (int i = 0; i < 2; i++) { /* of a test that failed */
+        umount2(path_of(disks[i]), MNT_DETACH);
+        rmdir(path_of(disks[i]));
+    }
     empty(directory);
     rmdir(directory);
     return 0;
