@@ -16,6 +16,7 @@
 
 enum {
     HIGH_WATER = 16384,      /* messages; above every credit window, so reaching it means a dead reader */
+    RECEIVE_HIGH_WATER = 1024, /* then the sender is held back: what one peer can pile up here is bounded */
     LINGER_MS = 200,
     RECONNECT_MS = 50,
     RECONNECT_MAX_MS = 2000,
@@ -104,7 +105,7 @@ static struct link *link_new(struct link_context *context, const char *endpoint,
         return NULL;
     }
     set(link->socket, ZMQ_SNDHWM, HIGH_WATER);
-    set(link->socket, ZMQ_RCVHWM, HIGH_WATER);
+    set(link->socket, ZMQ_RCVHWM, RECEIVE_HIGH_WATER);
     set(link->socket, ZMQ_LINGER, LINGER_MS);
     set(link->socket, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS);
     set(link->socket, ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS);
