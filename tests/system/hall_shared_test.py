@@ -12,7 +12,6 @@ import signal
 import subprocess
 import time
 
-import run_hall
 from run_hall import BUILD, MODEL, SLOW, Place, check, lines, main, requests, sures
 
 
