@@ -119,22 +119,6 @@ static bool make_body(const struct work *work, uint32_t number, struct buf *body
     return ok && buf_text(body, "],\"temperature\":1}");
 }
 
-static double exchange_sum(const Moothall__Status *st, double *bytes)
-{
-    double messages = 0;
-
-    *bytes = 0;
-    for (size_t i = 0; i < st->n_worker; i++) {
-        const Moothall__ExchangeCounts *e = st->worker[i]->exchange;
-
-        if (!e)
-            continue;
-        messages += 2 * (double)e->dispatches; /* there and back */
-        *bytes += (double)e->dispatch_bytes + (double)e->sums_bytes;
-    }
-    return messages;
-}
-
 static bool measure(struct setting *s, struct work *work, int round, struct err *err)
 {
     const struct bench_options *o = work->options;
@@ -150,7 +134,7 @@ static bool measure(struct setting *s, struct work *work, int round, struct err 
     usleep(1200 * 1000); /* the counts come with heartbeats: let the last round's arrive */
     if (!status(s, "", &st, err))
         return false;
-    messages = exchange_sum(st, &bytes);
+    messages = hall_exchange(st, &bytes);
     begin_ns = clock_now_ns();
     for (uint32_t i = 0; i < o->requests; i++) {
         struct buf body = { 0 };
@@ -209,7 +193,7 @@ static bool measure(struct setting *s, struct work *work, int round, struct err 
     usleep(1200 * 1000);
     if (!status(s, "", &st, err))
         return false;
-    s->messages += exchange_sum(st, &bytes_after) - messages;
+    s->messages += hall_exchange(st, &bytes_after) - messages;
     s->bytes += bytes_after - bytes;
     s->tokens += tokens;
     return true;

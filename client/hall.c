@@ -621,3 +621,19 @@ bool hall_submit_end(struct hall *hall, const struct hall_submission *submission
             return false;
     return true;
 }
+
+double hall_exchange(const Moothall__Status *status, double *bytes)
+{
+    double messages = 0;
+
+    *bytes = 0;
+    for (size_t i = 0; i < status->n_worker; i++) {
+        const Moothall__ExchangeCounts *e = status->worker[i]->exchange;
+
+        if (!e)
+            continue;
+        messages += 2 * (double)e->dispatches;
+        *bytes += (double)e->dispatch_bytes + (double)e->sums_bytes;
+    }
+    return messages;
+}

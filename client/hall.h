@@ -114,4 +114,7 @@ uint32_t hall_unanswered(const struct hall *hall); /* groups sent, not acknowled
 bool hall_submit_push(struct hall *hall, const struct hall_submission *submission,
                       struct err *err); /* sends the group as it is */
 
+/* What the workers have said to each other since they started, there and back: messages, and bytes of rows. */
+double hall_exchange(const Moothall__Status *status, double *bytes);
+
 #endif
