@@ -427,7 +427,8 @@ static bool look(void *arg, struct err *err)
         run->progress.done = status->counts->done + run->progress.failed;
     }
     note_waiting(run, status->waiting_for, now_ms);
-    if (!*r->family && *status->family) {
+    /* The family is known when the seats are dealt, the numerics id with the first result. */
+    if ((!*r->family && *status->family) || (!*r->numerics && *status->numerics)) {
         snprintf(r->family, sizeof r->family, "%s", status->family);
         snprintf(r->numerics, sizeof r->numerics, "%s", status->numerics);
         return record_save(r, run->state, err);
@@ -532,6 +533,11 @@ static bool write_results(struct run *run, struct err *err)
             run->progress.done = run->out.done;
         run->progress.note = run->waiting_for;
         say_progress(&run->progress, clock_now_ms());
+    }
+    if (!*r->numerics) { /* a short run: nobody has looked since its first result */
+        run->status_ms = 0;
+        if (!look(run, err))
+            goto out;
     }
     if (run->out.done != run->file.count) {
         err_set(err, ERR_CONFLICT,
