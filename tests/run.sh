@@ -62,5 +62,7 @@ if [ -z "$release_only" ]; then
     run asan -L '^(unit|fuzz|store)$' -j "$jobs"
     run tsan -L '^threads$' -j "$jobs"
 fi
-run release
+# Whole programs and rates want the machine; the rest share it.
+run release -LE '^(system|bench)$' -j "$jobs"
+run release -L '^(system|bench)$'
 exit $failed
