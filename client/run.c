@@ -439,7 +439,9 @@ static bool look(void *arg, struct err *err)
 static bool submit(struct run *run, struct err *err)
 {
     struct record *r = &run->record;
-    Moothall__SubmitMode mode = r->update ? MOOTHALL__SUBMIT_MODE__UPDATE : MOOTHALL__SUBMIT_MODE__NEW;
+    /* Asked for, also where this run has no earlier one: a shared hall may have the batch from elsewhere. */
+    Moothall__SubmitMode mode =
+        r->update || run->options.update ? MOOTHALL__SUBMIT_MODE__UPDATE : MOOTHALL__SUBMIT_MODE__NEW;
 
     if (r->submitted)
         return true;

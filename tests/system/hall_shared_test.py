@@ -262,6 +262,26 @@ def submit_and_fetch_killed_again_and_again():
     hall.close()
 
 
+def a_batch_that_is_there_already():
+    """Its name with other requests is refused, and nothing else than --update replaces them."""
+    items = requests(12, seed=46, tokens=6)
+    hall = Hall("taken")
+    hall.write("in.jsonl", lines(items))
+    _, endpoint = hall.broker(f"ipc://{hall.runtime}/b", "--workers", "1")
+    hall.worker(endpoint, "w")
+    words = ["run", "--broker", endpoint, "--batch", "b", "in.jsonl"]
+    done = hall.call(*words, "-o", "first.jsonl")
+    check(done.code == 0, done)
+    items[5]["body"]["max_tokens"] = items[5]["body"]["max_tokens"] + 1
+    hall.write("in.jsonl", lines(items))
+    done = hall.call(*words, "-o", "second.jsonl")
+    check(done.code == 1 and "line 6" in done.err and "--update" in done.err, done)
+    done = hall.call(*words, "-o", "second.jsonl", "--update")
+    check(done.code == 0 and sures(hall.results("second.jsonl")) == undisturbed(items), done)
+    check([r["moothall"]["generation"] for r in hall.results("second.jsonl")] == [2 if i == 5 else 1 for i in range(12)], "others were done again")
+    hall.close()
+
+
 main({case.__name__: case for case in (
-    who_may_not_come_in, a_worker_dies_and_comes_back_under_its_name, the_broker_dies_under_surviving_workers,
+    a_batch_that_is_there_already, who_may_not_come_in, a_worker_dies_and_comes_back_under_its_name, the_broker_dies_under_surviving_workers,
     a_worker_that_stands_still_longer_than_its_leases, more_workers_than_shards, submit_and_fetch_killed_again_and_again)})
