@@ -780,6 +780,9 @@ static int run_verb(const struct verb *verb, int argc, char **argv)
         break;
     default:
         if (execute(run, &err)) {
+            /* No rate where results were there already: it would be of work that this command has not done. */
+            if (means != RUN_START || run->shared)
+                run->totals.prompt_tokens = 0;
             status = say_over(run, clock_now_ms() - started_ms);
         } else if (err.code == ERR_INTERRUPTED) {
             say_error("moothall run: interrupted; what is done is kept, and the same command continues");
