@@ -166,8 +166,48 @@ static bool add_provenance(struct buf *out, const Moothall__Entry *entry, struct
                       prompt, generated, entry->created_ms, entry->leased_ms, entry->finished_ms);
 }
 
+/* The size of the Unicode line end at p, or 0. */
+static size_t line_end_size(const uint8_t *p, const uint8_t *end)
+{
+    if (end - p >= 2 && p[0] == 0xc2 && p[1] == 0x85)
+        return 2;
+    return end - p >= 3 && p[0] == 0xe2 && p[1] == 0x80 && (p[2] == 0xa8 || p[2] == 0xa9) ? 3 : 0;
+}
+
+bool output_one_line(struct buf *out, size_t from)
+{
+    struct buf line = { 0 };
+    size_t start = from;
+
+    for (size_t i = from; i < out->size;) {
+        const uint8_t *p = out->data + i;
+        size_t n = line_end_size(p, out->data + out->size);
+
+        if (!n) {
+            i++;
+            continue;
+        }
+        if (!buf_add(&line, out->data + start, i - start) || !buf_text(&line, n == 2 ? "\\u0085" : p[2] == 0xa8 ? "\\u2028" : "\\u2029"))
+            goto no_memory;
+        start = i += n;
+    }
+    if (start == from) /* nearly always */
+        return true;
+    if (!buf_add(&line, out->data + start, out->size - start))
+        goto no_memory;
+    out->size = from;
+    if (!buf_add(out, line.data, line.size))
+        goto no_memory;
+    buf_fini(&line);
+    return true;
+no_memory:
+    buf_fini(&line);
+    return false;
+}
+
 bool output_line(struct buf *out, const Moothall__Entry *entry, struct span body)
 {
+    size_t from = out->size;
     bool answered = entry->state == MOOTHALL__STATE__DONE || entry->state == MOOTHALL__STATE__FAILED;
 
     return buf_text(out, "{\"id\":\"batch_req_") && buf_text(out, entry->job) &&
@@ -177,7 +217,7 @@ bool output_line(struct buf *out, const Moothall__Entry *entry, struct span body
            buf_text(out, ",\"response\":") &&
            (answered ? add_response(out, entry, body) : buf_text(out, "null")) &&
            buf_text(out, ",\"error\":") && add_error(out, entry, body) && buf_text(out, ",\"moothall\":") &&
-           add_provenance(out, entry, body) && buf_text(out, "}\n");
+           add_provenance(out, entry, body) && buf_text(out, "}\n") && output_one_line(out, from);
 }
 
 /* ---- the writer ---------------------------------------------------------------------------------- */

@@ -21,6 +21,10 @@
 /* Appends the entry's line, with its end.  False only without memory. */
 bool output_line(struct buf *out, const Moothall__Entry *entry, struct span body);
 
+/* Unicode has line ends of its own (U+0085, U+2028, U+2029), and readers that split text at them are common.  In JSON
+ * they stand only inside strings, where an escape means the same: out[from ..] gets them escaped.  False only without memory. */
+bool output_one_line(struct buf *out, size_t from);
+
 struct output_source {
     const char *queue, *batch, *consumer;
     bool by_position; /* the order: by place in the batch, else by completion */

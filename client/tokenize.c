@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "client/output.h"
 #include "client/say.h"
 #include "client/stop.h"
 #include "client/verbs.h"
@@ -87,8 +88,15 @@ static bool decode_line(const struct tokenizer *tokenizer, json_t *root, bool sk
         text = json_stringn(bytes.size ? (const char *)bytes.data : "", bytes.size);
         root = json_object();
         json_object_set_new(root, "text", text);
-        json_dumpf(root, out, JSON_COMPACT);
-        fputc('\n', out);
+        char *dumped = json_dumps(root, JSON_COMPACT);
+        struct buf line = { 0 };
+
+        if (!dumped || !buf_text(&line, dumped) || !output_one_line(&line, 0))
+            ok = err_set(err, ERR_IO, "no memory for a text of %zu bytes", bytes.size);
+        else
+            fprintf(out, "%.*s\n", (int)line.size, (const char *)line.data);
+        buf_fini(&line);
+        free(dumped);
         json_decref(root);
     }
     ids_fini(&ids);

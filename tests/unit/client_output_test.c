@@ -159,6 +159,20 @@ static void test_a_line_end_in_a_body_does_not_break_the_line(void **state)
     json_decref(root);
 }
 
+/* Readers that split text at Unicode's line ends must find one line a result too. */
+static void test_unicode_line_ends_are_escaped(void **state)
+{
+    Moothall__Entry entry = an_entry();
+    char text[2000];
+    json_t *root = line_of(&entry, "{\"object\":\"x\",\"choices\":\"\xe2\x80\xa8" "a\xc2\x85\xe2\x80\xa9\xe2\x80\xaa\xc2\x86\"}", text, sizeof text);
+
+    (void)state;
+    CHECK(strstr(text, "\"choices\":\"\\u2028a\\u0085\\u2029\xe2\x80\xaa\xc2\x86\""));
+    assert_string_equal(json_string_value(json_object_get(json_object_get(json_object_get(root, "response"), "body"), "choices")),
+                        "\xe2\x80\xa8" "a\xc2\x85\xe2\x80\xa9\xe2\x80\xaa\xc2\x86");
+    json_decref(root);
+}
+
 static void test_progress_tells_rate_and_time_left(void **state)
 {
     static const struct {
@@ -206,6 +220,7 @@ int main(void)
         cmocka_unit_test(test_a_refused_request_has_its_error_twice),
         cmocka_unit_test(test_jobs_that_ended_otherwise_have_a_typed_error),
         cmocka_unit_test(test_a_line_end_in_a_body_does_not_break_the_line),
+        cmocka_unit_test(test_unicode_line_ends_are_escaped),
         cmocka_unit_test(test_progress_tells_rate_and_time_left),
     };
 
