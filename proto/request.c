@@ -851,8 +851,8 @@ static bool read_line(struct arena *arena, json_t *line, struct request *request
     return read_body(arena, body, request, fault);
 }
 
-/* Of a line that JSON refuses (a number out of range, NaN, a key twice, too deep): the custom_id, so that its failure can
- * be joined like any other.  Only where the line is one whole object that has one custom_id. */
+/* Of a line that JSON refuses (a number out of range, NaN, a key twice, too deep): the custom_id, so that its
+ * failure can be joined like any other.  Only where the line is one whole object that has one custom_id. */
 static void find_custom_id(struct arena *arena, struct span line, struct request *request)
 {
     static const char name[] = "\"custom_id\"";
@@ -869,7 +869,8 @@ static void find_custom_id(struct arena *arena, struct span line, struct request
                 i += line.data[i] == '\\';
             if (i >= line.size)
                 return;
-            if (depth == 1 && key && i + 1 - from == sizeof name - 1 && memcmp(line.data + from, name, sizeof name - 1) == 0) {
+            if (depth == 1 && key && i + 1 - from == sizeof name - 1 &&
+                memcmp(line.data + from, name, sizeof name - 1) == 0) {
                 named++;
                 wanted = true;
             } else if (depth == 1 && !key && wanted) {

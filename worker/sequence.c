@@ -57,6 +57,18 @@ static bool fill_completion(struct sequence *s, const struct sequence_world *wor
     return true;
 }
 
+/* A tokenizer may know more ids than the model has rows; text that needs such an id cannot be asked. */
+static bool check_ids(struct sequence *s, const struct sequence_world *world, struct request_fault *fault)
+{
+    for (size_t i = 0; i < s->prompt.count; i++)
+        if (s->prompt.id[i] >= world->vocab)
+            return request_fault_set(
+                fault, 400, "invalid_value", s->request.kind == REQUEST_CHAT ? "messages" : "prompt",
+                "the tokenizer makes id %d of a part of the text; the model has ids 0 to %d",
+                (int)s->prompt.id[i], (int)world->vocab - 1);
+    return true;
+}
+
 static bool check_length(struct sequence *s, const struct sequence_world *world, struct request_fault *fault)
 {
     const char *param = s->request.kind == REQUEST_CHAT ? "messages" : "prompt";
@@ -96,7 +108,7 @@ bool sequence_new(struct sequence **out, const struct sequence_world *world, str
         request_read_body(&s->arena, span_text(lease->endpoint), span_text(lease->custom_id),
                           span_of(lease->body, lease->body_size), &s->request, fault) &&
         (s->request.kind == REQUEST_CHAT ? fill_chat(s, world, fault) : fill_completion(s, world, fault)) &&
-        check_length(s, world, fault);
+        check_ids(s, world, fault) && check_length(s, world, fault);
     if (!done) {
         sequence_free(s);
         return false;

@@ -1,6 +1,7 @@
 #include "worker/step.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -45,6 +46,9 @@ struct step {
     struct forward *forward;
     struct experts *experts;
     struct sampler *sampler;
+    int32_t *hole; /* ids below the tokenizer's highest that it does not know: never drawn */
+    int hole_count;
+    float *allowed;                /* [vocab]: logits without the holes; NULL when there are none */
     struct sequence *first, *last; /* oldest first */
     int sequence_count;
     struct sequence *over; /* finished, to be taken */
@@ -87,6 +91,19 @@ static void *must(void *memory)
     return memory;
 }
 
+static void find_holes(struct step *step)
+{
+    int known = tokenizer_size(step->tokenizer);
+
+    known = known < step->config->vocab ? known : step->config->vocab;
+    step->hole = must(malloc(((size_t)known + 1) * sizeof *step->hole));
+    for (int32_t id = 0; id < known; id++)
+        if (!tokenizer_has(step->tokenizer, id))
+            step->hole[step->hole_count++] = id;
+    if (step->hole_count)
+        step->allowed = must(malloc((size_t)step->config->vocab * sizeof *step->allowed));
+}
+
 bool step_new(struct step **out, struct model *model, const struct tokenizer *tokenizer,
               struct exchange *exchange, const struct step_config *config, struct err *err)
 {
@@ -126,6 +143,7 @@ bool step_new(struct step **out, struct model *model, const struct tokenizer *to
         step_free(step);
         return false;
     }
+    find_holes(step);
     step->part_room = (int)(rows * per_row);
     step->row = must(calloc(rows, sizeof *step->row));
     step->member = must(calloc(rows, sizeof *step->member));
@@ -163,6 +181,8 @@ void step_free(struct step *step)
     forward_free(step->forward);
     experts_free(step->experts);
     sampler_free(step->sampler);
+    free(step->hole);
+    free(step->allowed);
     cache_pool_free(step->pool);
     free(step->row);
     free(step->member);
@@ -599,6 +619,17 @@ static void score(struct step *step, struct answer_score *into, const float *log
         into->top[i] = (struct answer_top){ top[i].token, top[i].logprob };
 }
 
+static int32_t draw(struct step *step, const struct sequence *s, const float *logits, uint32_t position)
+{
+    if (step->hole_count) {
+        memcpy(step->allowed, logits, (size_t)step->config->vocab * sizeof *logits);
+        for (int i = 0; i < step->hole_count; i++)
+            step->allowed[step->hole[i]] = -INFINITY;
+        logits = step->allowed;
+    }
+    return sample_token(step->sampler, logits, tokenizer_size(step->tokenizer), &s->sampling, position);
+}
+
 static void use_logits(struct step *step, const struct wanted *wanted, const float *logits)
 {
     struct sequence *s = wanted->sequence;
@@ -612,8 +643,7 @@ static void use_logits(struct step *step, const struct wanted *wanted, const flo
         score(step, &s->answer.prompt_score[next], logits, s->prompt.id[next], s->request.top_logprobs);
         return;
     }
-    token =
-        sample_token(step->sampler, logits, tokenizer_size(step->tokenizer), &s->sampling, (uint32_t)next);
+    token = draw(step, s, logits, (uint32_t)next);
     if (token < 0) {
         s->broken = s->over = true;
         return;

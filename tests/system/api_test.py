@@ -37,11 +37,11 @@ def chat(name, content, **body):
     return {"custom_id": name, "method": "POST", "url": CHAT, "body": {"messages": [{"role": "user", "content": content}], **body}}
 
 
-def write_tokenizer(folder, size):
-    """One token a byte, as many as there is room for: the last rows of the model stay without a token."""
+def write_tokenizer(folder, ids):
+    """One token a byte, for as many as there are ids."""
     visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
     symbols = [chr(b) for b in visible] + [chr(256 + i) for i in range(256 - len(visible))]
-    vocab = {symbol: i for i, symbol in enumerate(symbols[:size])}
+    vocab = dict(zip(symbols, ids))
     tokenizer = {
         "version": "1.0", "added_tokens": [], "normalizer": None,
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
@@ -73,8 +73,10 @@ def log_probs_are_those_of_the_mathematics():
         switches = make_checkpoint.make(folder, draw.randrange(1 << 32))
         config, weights = make_checkpoint.read(folder)
         rows, context = config["vocab_size"], config["max_position_embeddings"]
-        known = rows - number % 3 * 5
+        # The tokenizer's ids: all rows; not the last ones, and with holes; more than there are rows.
+        known = [range(rows), [i for i in range(rows - 5) if i % 9 != 4], range(256)][number % 3]
         write_tokenizer(folder, known)
+        known = [i for i in known if i < rows]
         ids = lambda count: [draw.randrange(rows) for _ in range(count)]
         ask = {"temperature": 0, "logprobs": 3, "echo": True}
         items = [
@@ -87,6 +89,9 @@ def log_probs_are_those_of_the_mathematics():
             items.append(completion("full", ids(context), max_tokens=0, **ask))
             items.append(completion("nearly", ids(context - 3), max_tokens=3, **ask))
         bodies = run(items, "--weights", "f32", "--workers", str(1 + number % 3), model=folder)
+        if number % 3 == 2:
+            body = run([completion("beyond", "a space")], model=folder, code=2)["beyond"]
+            check(str(rows - 1) in body["error"]["message"], body)
         place.close()
         for item in items:
             where = f"{item['custom_id']} of {json.dumps(switches)}"
@@ -107,13 +112,13 @@ def log_probs_are_those_of_the_mathematics():
                 top = sorted(logprobs["top_logprobs"][at].values(), reverse=True)[:3]
                 check(len(top) == 3 and np.abs(np.array(top) - np.sort(row)[::-1][:3]).max() < 2e-3, f"{where}: the likeliest at {at}")
                 if at >= len(prompt):
-                    check(all_ids[at] < known, f"{where}: drew token {all_ids[at]}, which the tokenizer lacks")
+                    check(all_ids[at] in known, f"{where}: drew token {all_ids[at]}, which the tokenizer lacks")
                 if at >= len(prompt) and item["body"]["temperature"] == 0:
-                    best = np.sort(row[:known])[::-1]
-                    if best[0] - best[1] > 0.02:
+                    best = sorted(known, key=lambda i: -row[i])[:2]
+                    if row[best[0]] - row[best[1]] > 0.02:
                         clear += 1
-                        check(all_ids[at] == row[:known].argmax(), f"{where}: not the likeliest at {at}")
-    check(positions > 300 and clear > 50, f"only {positions} positions, {clear} clear ones")
+                        check(all_ids[at] == best[0], f"{where}: not the likeliest at {at}")
+    check(positions > 300 and clear > 20, f"only {positions} positions, {clear} clear ones")
     print(f"{positions} positions, {clear} greedy tokens")
 
 
