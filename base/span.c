@@ -69,7 +69,7 @@ void buf_fini(struct buf *buf)
 
 bool span_is_utf8(struct span text)
 {
-    const uint8_t *p = text.data, *end = p + text.size;
+    const uint8_t *p = text.data, *end = p ? p + text.size : p; /* even NULL + 0 is not C */
 
     while (p < end) {
         uint8_t c = *p++;

@@ -879,6 +879,8 @@ static bool encode_text(struct encoding *e, struct span text)
     struct added_scan scan = { .text = text };
     const struct added_token *token;
 
+    if (text.size == 0)
+        return true;
     if (e->guarded)
         scan.rule = (struct added_rule){ may_match, e };
     do {
