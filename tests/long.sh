@@ -2,10 +2,11 @@
 # The long forms of the tests, for a night rather than for every change.
 #
 #   tests/long.sh                 all of them, one after another
-#   tests/long.sh kills           200 kill -9 over 20 runs of 500 requests (about 10 minutes)
+#   tests/long.sh kills           200 kill -9 over 20 runs of 500 requests (about 3 minutes)
+#   tests/long.sh torture         a broker killed some hundred times under 20,000 jobs (about 5 minutes)
 #   tests/long.sh parity          300 fresh random checkpoints against the float64 reference (about 20 minutes)
 #   tests/long.sh tokenizer       100,000 random strings a vocabulary against the tokenizers library (about 10 minutes)
-#   tests/long.sh fuzz            every fuzz target for 10 minutes with libFuzzer (installs clang)
+#   tests/long.sh fuzz            each fuzz target for 10 minutes with libFuzzer (installs clang)
 #   tests/long.sh sanitizers      every test, the system tests too, under address and undefined-behaviour sanitizers
 #
 # What fails prints its seed; the same seed gives the same inputs again.
@@ -15,25 +16,29 @@ cd "$(dirname "$0")/.."
 ./tests/run.sh --only unit >/dev/null # installs, and builds the release
 python="$PWD/build-venv/bin/python"
 export MOOTHALL_TEST_PYTHON="$python"
-all="kills parity tokenizer fuzz sanitizers"
+all="kills torture parity tokenizer fuzz sanitizers"
 for what in ${*:-$all}; do
     echo "== $what"
     case "$what" in
     kills) "$python" tests/system/kills.py build --kills 200 --runs 20 --requests 500 ;;
+    torture) MOOTHALL_BROKER="$PWD/build/moothall-broker" build/tests/torture_test 20000 ;;
     parity) "$python" tests/parity/model_parity.py build/tests/logprobs --count 300 --long ;;
     tokenizer)
         for which in real demo variants; do
             "$python" tests/parity/tokenizer_parity.py $which --program build/tests/tokenizer_ids --count 100000
         done
+        "$python" tests/parity/tokenizer_parity.py patterns --program build/tests/tokenizer_ids
         ;;
     fuzz)
         ./deploy/install-packages.sh fuzz
         CC=clang cmake -S . -B build-fuzz -G Ninja -DMOOTHALL_FUZZ=ON -DMOOTHALL_SANITIZE=address >/dev/null
-        cmake --build build-fuzz >/dev/null
-        for target in build-fuzz/tests/*_fuzz; do
-            echo "-- $(basename "$target")"
-            mkdir -p "build-fuzz/corpus/$(basename "$target")"
-            "$target" -max_total_time=600 -rss_limit_mb=4096 -print_final_stats=0 "build-fuzz/corpus/$(basename "$target")"
+        targets=$(cd tests/fuzz && ls ./*_fuzz.c | sed 's|^\./||; s|\.c$||')
+        # shellcheck disable=SC2086  # a list
+        cmake --build build-fuzz --target $targets >/dev/null
+        for target in $targets; do
+            echo "-- $target"
+            mkdir -p "build-fuzz/corpus/$target"
+            "build-fuzz/tests/$target" -max_total_time=600 -rss_limit_mb=4096 "build-fuzz/corpus/$target" "tests/fuzz/corpus/${target%_fuzz}"
         done
         ;;
     sanitizers)
