@@ -16,7 +16,7 @@ static void try_file(const uint8_t *data, size_t size)
     size_t count;
     volatile unsigned char sum = 0;
 
-    if (!safetensors_parse(span_of(data, size), "file", &entry, &count, &err)) {
+    if (!safetensors_parse(span_of(data, size), "file", &entry, &count, NULL, &err)) {
         if (err.code == ERR_NONE || strncmp(err.text, "file", 4) != 0)
             abort();
         return;

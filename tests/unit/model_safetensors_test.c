@@ -34,7 +34,7 @@ static void test_a_good_file_is_read(void **state)
                                  strlen("{" B "," A ",\"__metadata__\":{\"format\":\"pt\"}}   "), 34, &size);
 
     (void)state;
-    if (!safetensors_parse(span_of(bytes, size), "x", &entry, &count, &err))
+    if (!safetensors_parse(span_of(bytes, size), "x", &entry, &count, NULL, &err))
         fail_msg("%s", err.text);
     CHECK(count == 2);
     CHECK(strcmp(entry[0].name, "a") == 0 && entry[0].dtype == DTYPE_F32 && entry[0].dimensions == 2 &&
@@ -99,7 +99,7 @@ static void test_hostile_headers_are_refused(void **state)
             table[i].header, table[i].claimed < 0 ? strlen(table[i].header) : (uint64_t)table[i].claimed,
             table[i].data, &size);
 
-        if (safetensors_parse(span_of(bytes, size), "file", &entry, &count, &err))
+        if (safetensors_parse(span_of(bytes, size), "file", &entry, &count, NULL, &err))
             fail_msg("accepted: %s", table[i].header);
         if (!strstr(err.text, table[i].says) || strncmp(err.text, "file", 4) != 0)
             fail_msg("%s\n  says: %s\n  expected: %s", table[i].header, err.text, table[i].says);
@@ -122,7 +122,7 @@ static void test_a_deep_header_is_refused(void **state)
     memset(text + 5, '[', DEPTH);
     text[5 + DEPTH] = 0;
     bytes = image(text, strlen(text), 0, &size);
-    CHECK(!safetensors_parse(span_of(bytes, size), "file", &entry, &count, &err));
+    CHECK(!safetensors_parse(span_of(bytes, size), "file", &entry, &count, NULL, &err));
     CHECK(strstr(err.text, "depth"));
     free(bytes);
     free(text);

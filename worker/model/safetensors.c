@@ -17,6 +17,7 @@ struct mapped {
     size_t size;
     struct safetensors_entry *entry;
     size_t count;
+    char *loose; /* see safetensors_loose */
 };
 
 struct safetensors {
@@ -102,9 +103,9 @@ static bool read_entry(struct safetensors_entry *e, const json_t *value, struct 
     return true;
 }
 
-/* The tensors must tile the data. */
+/* The tensors must tile the data.  What they leave out is told in hole (ERR_NONE: nothing). */
 static bool check_places(struct safetensors_entry *entries, size_t count, struct span data, const char *path,
-                         struct err *err)
+                         struct err *hole, struct err *err)
 {
     struct safetensors_entry **order = malloc((count + 1) * sizeof *order);
     const unsigned char *at = data.data;
@@ -116,23 +117,26 @@ static bool check_places(struct safetensors_entry *entries, size_t count, struct
         order[i] = entries + i;
     qsort(order, count, sizeof *order, by_place);
     for (size_t i = 0; ok && i < count; i++) {
-        if (order[i]->data != at)
-            ok = err_set(err, ERR_INPUT,
-                         "%s: tensor %.128s begins at byte %zu of the data; expected %zu: tensors %s", path,
-                         order[i]->name, (size_t)(order[i]->data - data.data), (size_t)(at - data.data),
-                         order[i]->data < at ? "overlap" : "leave a hole");
+        bool overlap = order[i]->data < at;
+
+        if (overlap || (order[i]->data > at && hole->code == ERR_NONE))
+            err_set(overlap ? err : hole, ERR_INPUT,
+                    "%s: tensor %.128s begins at byte %zu of the data; expected %zu: tensors %s", path, order[i]->name,
+                    (size_t)(order[i]->data - data.data), (size_t)(at - data.data), overlap ? "overlap" : "leave a hole");
+        ok = !overlap;
         at = order[i]->data + order[i]->bytes;
     }
-    if (ok && at != data.data + data.size)
-        ok = err_set(err, ERR_INPUT, "%s: %zu bytes of data, of which the tensors fill %zu", path, data.size,
-                     (size_t)(at - data.data));
+    if (ok && hole->code == ERR_NONE && at != data.data + data.size)
+        err_set(hole, ERR_INPUT, "%s: %zu bytes of data, of which the tensors fill %zu", path, data.size,
+                (size_t)(at - data.data));
     free(order);
     return ok;
 }
 
 bool safetensors_parse(struct span file, const char *path, struct safetensors_entry **entries, size_t *count,
-                       struct err *err)
+                       char **loose, struct err *err)
 {
+    struct err hole = { 0 };
     struct safetensors_entry *entry = NULL;
     struct span data;
     uint64_t size = 0;
@@ -186,8 +190,16 @@ bool safetensors_parse(struct span file, const char *path, struct safetensors_en
         }
         n++;
     }
-    if (!check_places(entry, n, data, path, err))
+    if (!check_places(entry, n, data, path, &hole, err))
         goto out;
+    if (hole.code != ERR_NONE && !loose) {
+        *err = hole;
+        goto out;
+    }
+    if (hole.code != ERR_NONE && !(*loose = strdup(hole.text))) {
+        err_set(err, ERR_IO, "%s: no memory", path);
+        goto out;
+    }
     qsort(entry, n, sizeof *entry, by_name);
     ok = true;
 out:
@@ -236,7 +248,7 @@ static bool map_file(struct mapped *file, const char *dir, const char *name, str
         return err_errno(err, "map %s", file->path);
     file->bytes = bytes;
     file->size = (size_t)st.st_size;
-    return safetensors_parse(span_of(file->bytes, file->size), file->path, &file->entry, &file->count, err);
+    return safetensors_parse(span_of(file->bytes, file->size), file->path, &file->entry, &file->count, &file->loose, err);
 }
 
 static int name_of_entry(const void *name, const void *entry)
@@ -391,6 +403,14 @@ out:
     return true;
 }
 
+const char *safetensors_loose(const struct safetensors *s)
+{
+    for (size_t i = 0; i < s->file_count; i++)
+        if (s->file[i].loose)
+            return s->file[i].loose;
+    return NULL;
+}
+
 void safetensors_close(struct safetensors *s)
 {
     if (!s)
@@ -400,6 +420,7 @@ void safetensors_close(struct safetensors *s)
         if (s->file[i].bytes)
             munmap(s->file[i].bytes, s->file[i].size);
         free(s->file[i].path);
+        free(s->file[i].loose);
     }
     free(s->file);
     free(s->entry);

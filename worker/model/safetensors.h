@@ -5,8 +5,8 @@
  * opening touches their headers only.
  *
  * A header is not believed: its size and depth are bounded, every tensor must lie within the data,
- * have as many bytes as dtype and shape say, and the tensors must fill the data without hole, overlap
- * or duplicate name.  A file that is shorter than its header says is refused with both sizes. */
+ * have as many bytes as dtype and shape say, and the tensors must fill the data without overlap
+ * or duplicate name, and without a hole (safetensors_loose).  A file that is shorter than its header says is refused with both sizes. */
 
 #ifndef MODEL_SAFETENSORS_H
 #define MODEL_SAFETENSORS_H
@@ -56,10 +56,14 @@ const struct safetensors_entry *safetensors_at(const struct safetensors *files,
  * them.  False afterwards. */
 void safetensors_scattered(const struct safetensors *files, bool scattered);
 
+/* Where some file has bytes that belong to no tensor, in words; NULL: nowhere.  Such a checkpoint is to be refused, but only
+ * after looking for what the model needs: a tensor that was taken out of the header leaves a hole, and its name says more. */
+const char *safetensors_loose(const struct safetensors *files);
+
 /* One file from memory: entries (ascending by name) to be freed with safetensors_entries_free.
- * path is kept and used in errors. */
+ * path is kept and used in errors.  *loose: as above, to be freed; with loose NULL such a file is refused. */
 bool safetensors_parse(struct span file, const char *path, struct safetensors_entry **entries, size_t *count,
-                       struct err *err);
+                       char **loose, struct err *err);
 void safetensors_entries_free(struct safetensors_entry *entries, size_t count);
 
 #endif

@@ -81,6 +81,10 @@ bool weights_check(const struct model_config *config, const struct safetensors *
                     safetensors_at(files, i)->file, safetensors_at(files, i)->name);
             goto out;
         }
+    if (safetensors_loose(files)) {
+        err_set(err, ERR_INPUT, "%s", safetensors_loose(files));
+        goto out;
+    }
     ok = true;
 out:
     free(used);
