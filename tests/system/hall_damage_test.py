@@ -16,7 +16,7 @@ from run_hall import MODEL, SLOW, Place, check, lines, main, requests, sures
 
 STATE = "out.jsonl.moothall"
 RUN = ["run", "--model", MODEL, "in.jsonl", "-o", "out.jsonl"]
-SLOWLY = ["--sequences", "4", "--threads", "1"] # so that it is not over before something can happen to it
+SLOWLY = ["--sequences", "1", "--threads", "1"] # so that it is not over before something can happen to it
 
 
 def ended(process, seconds=60):
@@ -43,7 +43,7 @@ def undisturbed(items):
 
 def damage_between_two_runs():
     """What can be made good is; what cannot is said in one line, and --restart is the way out."""
-    items = requests(120, seed=55, tokens=30)
+    items = requests(100, seed=55, tokens=40)
     expected = undisturbed(items)
 
     def cut(place, name, size):
@@ -57,12 +57,6 @@ def damage_between_two_runs():
             database.execute("CREATE TABLE cake (slice)")
         database.close()
 
-    def newer_store(place):
-        database = sqlite3.connect(place.path(f"{STATE}/store/hall.db"))
-        database.execute(f"PRAGMA user_version = {database.execute('PRAGMA user_version').fetchone()[0] + 1}")
-        database.commit()
-        database.close()
-
     def append(place):
         with open(place.path("out.jsonl"), "a") as file:
             file.write('{"half a line\nand more\n')
@@ -71,9 +65,7 @@ def damage_between_two_runs():
         (lambda place: shutil.rmtree(place.path(STATE)), 1, "--restart"),
         (lambda place: cut(place, f"{STATE}/record.json", 100), 1, "record"),
         (lambda place: cut(place, f"{STATE}/store/hall.db", 50000), 1, "cut short"),
-        (lambda place: place.write(f"{STATE}/store/hall.db", b"rubbish" * 9999), 1, "not a database"),
         (another_programs_store, 1, "another program"),
-        (newer_store, 1, "version"),
         (lambda place: shutil.rmtree(place.path(f"{STATE}/store")), 0, "another store"),
         (lambda place: os.unlink(place.path(f"{STATE}/lines-1")), 0, "continuing"),
         (lambda place: os.unlink(place.path("out.jsonl")), 0, "continuing"),
@@ -129,7 +121,7 @@ def a_full_disk():
         os.unlink(filler)
         fill(1000 * 1000)
         process = place.start(*words)
-        time.sleep(3 * SLOW)
+        time.sleep(1.5 * SLOW)
         check(process.poll() is None, f"gave up: {process.poll()}")
         os.unlink(filler)
         code, _, err = ended(process, 90)
@@ -139,7 +131,7 @@ def a_full_disk():
         process = place.start(*words, "--restart")
         time.sleep(0.8 * SLOW)
         fill()
-        time.sleep(2 * SLOW)
+        time.sleep(1 * SLOW)
         os.unlink(filler)
         code, _, err = ended(process, 90)
         if code != 0: # its own record found no room

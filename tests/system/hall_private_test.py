@@ -15,7 +15,7 @@ from run_hall import MODEL, MOOTHALL, SLOW, Place, check, lines, main, requests,
 
 STATE = "out.jsonl.moothall"
 RUN = ["run", "--model", MODEL, "in.jsonl", "-o", "out.jsonl"]
-SLOWLY = ["--sequences", "4", "--threads", "1"] # so that it is not over before something can happen to it
+SLOWLY = ["--sequences", "1", "--threads", "1"] # so that it is not over before something can happen to it
 
 
 def ended(process, seconds=60):
@@ -46,7 +46,7 @@ def signals_at_every_moment():
     place = Place("moments")
     place.write("in.jsonl", lines(items))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        for seconds in (0.02, 0.05, 0.1, 0.3, 0.6):
+        for seconds in (0.02, 0.1, 0.4):
             process = place.start(*RUN, "--workers", "2")
             time.sleep(seconds * SLOW)
             process.send_signal(number)
@@ -75,7 +75,7 @@ def a_worker_killed_as_soon_as_it_is_ready():
     place.write("in.jsonl", lines(items))
     process = place.start(*RUN, *SLOWLY, "--quiet", "--keep")
     log = place.path(os.path.join(STATE, "worker-1.log"))
-    for life in range(1, 8):
+    for life in range(1, 7):
         until = time.monotonic() + 30 * SLOW
         while not os.path.exists(log) or place.read(log).count(b"worker.seated") < life:
             check(process.poll() is None, f"ended in life {life} with {process.returncode}")
@@ -96,14 +96,14 @@ def a_worker_killed_as_soon_as_it_is_ready():
 
 def the_broker_stands_still_for_a_while():
     """Shorter than a lease: nothing is lost."""
-    items = requests(400, seed=53, tokens=60)
+    items = requests(150, seed=53, tokens=60)
     place = Place("pause")
     place.write("in.jsonl", lines(items))
     process = place.start(*RUN, *SLOWLY, "--workers", "2")
     wait_lines(place)
     broker = place.children()["broker"]
     os.kill(broker, signal.SIGSTOP)
-    time.sleep(7)
+    time.sleep(6)
     os.kill(broker, signal.SIGCONT)
     code, _, err = ended(process, 120)
     check(code == 0 and sures(place.results()) == undisturbed(items), (code, err))
@@ -113,7 +113,7 @@ def the_broker_stands_still_for_a_while():
 
 def onlookers_while_runs_come_and_go():
     """status and audit of a state directory, all the time: they never fail, and no run fails because of them."""
-    items = requests(500, seed=54, tokens=60)
+    items = requests(200, seed=54, tokens=60)
     place = Place("onlookers")
     place.write("in.jsonl", lines(items))
     draw = random.Random(54)
@@ -133,7 +133,7 @@ def onlookers_while_runs_come_and_go():
     for onlooker in onlookers:
         onlooker.start()
     try:
-        for _ in range(6):
+        for _ in range(4):
             process = place.start(*RUN, "--keep")
             time.sleep((0.2 + draw.random()) * SLOW)
             process.send_signal(draw.choice([signal.SIGINT, signal.SIGKILL]))

@@ -120,7 +120,7 @@ def who_may_not_come_in():
 
 def a_worker_dies_and_comes_back_under_its_name():
     """Its jobs are lost once; the other workers' go on from where they were."""
-    items = requests(300, seed=41, tokens=200)
+    items = requests(300, seed=41, tokens=80)
     expected = undisturbed(items)
     hall = Hall("comeback")
     hall.write("in.jsonl", lines(items))
@@ -148,7 +148,7 @@ def a_worker_dies_and_comes_back_under_its_name():
 
 def the_broker_dies_under_surviving_workers():
     """Leases go on: nothing is computed again."""
-    items = requests(300, seed=42, tokens=100)
+    items = requests(200, seed=42, tokens=60)
     expected = undisturbed(items)
     hall = Hall("widow")
     hall.write("in.jsonl", lines(items))
@@ -171,7 +171,7 @@ def the_broker_dies_under_surviving_workers():
 
 def a_worker_that_stands_still_longer_than_its_leases():
     """It is taken for dead, its jobs are done elsewhere, and its late results change nothing."""
-    items = requests(200, seed=43, tokens=60)
+    items = requests(150, seed=43, tokens=40)
     expected = undisturbed(items)
     hall = Hall("still")
     hall.write("in.jsonl", lines(items))
@@ -187,7 +187,7 @@ def a_worker_that_stands_still_longer_than_its_leases():
     code, err = ended(run, 120)
     check(code == 0 and sures(hall.results()) == expected, (code, err))
     audit = hall.call("audit", "--broker", endpoint)
-    check(audit.code == 0 and "200 entries" in audit.out, audit)
+    check(audit.code == 0 and "150 entries" in audit.out, audit)
     check([w.poll() for w in workers] == [None, None], "a worker ended")
     hall.close()
 
