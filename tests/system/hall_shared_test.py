@@ -125,7 +125,7 @@ def a_worker_dies_and_comes_back_under_its_name():
     hall = Hall("comeback")
     hall.write("in.jsonl", lines(items))
     _, endpoint = hall.broker(f"ipc://{hall.runtime}/b", "--workers", "3")
-    workers = [hall.worker(endpoint, f"w{i}") for i in range(3)]
+    workers = [hall.worker(endpoint, f"w{i}", "--sequences", "8") for i in range(3)]
     hall.wait_log("broker", "hall.open")
     run = hall.start("run", "--broker", endpoint, "in.jsonl", "-o", "out.jsonl")
     hall.wait_lines("out.jsonl", 1)
@@ -134,7 +134,7 @@ def a_worker_dies_and_comes_back_under_its_name():
     until = time.monotonic() + 30 * SLOW
     while "its worker w1 is not here" not in hall.call("status", "--broker", endpoint).out:
         check(time.monotonic() < until, "status never named the shard without a seat")
-    workers[1] = hall.worker(endpoint, "w1")
+    workers[1] = hall.worker(endpoint, "w1", "--sequences", "8")
     code, err = ended(run, 120)
     results = hall.results()
     check(code == 0 and sures(results) == expected, (code, err))
@@ -171,12 +171,12 @@ def the_broker_dies_under_surviving_workers():
 
 def a_worker_that_stands_still_longer_than_its_leases():
     """It is taken for dead, its jobs are done elsewhere, and its late results change nothing."""
-    items = requests(150, seed=43, tokens=40)
+    items = requests(300, seed=43, tokens=40)
     expected = undisturbed(items)
     hall = Hall("still")
     hall.write("in.jsonl", lines(items))
     _, endpoint = hall.broker(f"ipc://{hall.runtime}/b", "--workers", "2", "--lease-ms", "900ms", "--heartbeat-ms", "150ms")
-    workers = [hall.worker(endpoint, f"w{i}") for i in range(2)]
+    workers = [hall.worker(endpoint, f"w{i}", "--sequences", "8") for i in range(2)]
     hall.wait_log("broker", "hall.open")
     run = hall.start("run", "--broker", endpoint, "in.jsonl", "-o", "out.jsonl")
     hall.wait_lines("out.jsonl", 1)
@@ -187,7 +187,7 @@ def a_worker_that_stands_still_longer_than_its_leases():
     code, err = ended(run, 120)
     check(code == 0 and sures(hall.results()) == expected, (code, err))
     audit = hall.call("audit", "--broker", endpoint)
-    check(audit.code == 0 and "150 entries" in audit.out, audit)
+    check(audit.code == 0 and "300 entries" in audit.out, audit)
     check([w.poll() for w in workers] == [None, None], "a worker ended")
     hall.close()
 
