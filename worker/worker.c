@@ -562,6 +562,8 @@ out:
     experts_free(w->serving);
     free(w->work_sums);
     exchange_work_free(w->work);
+    if (w->exchange && !strncmp(exchange_endpoint(w->exchange), "ipc://", 6))
+        unlink(exchange_endpoint(w->exchange) + 6); /* libzmq leaves the socket's file where it is */
     exchange_free(w->exchange);
     if (w->own_directory[0])
         rmdir(w->own_directory);
