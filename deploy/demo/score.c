@@ -439,10 +439,12 @@ static void print_record(const struct document *document, const struct answer *a
 static void print_heading(enum task task)
 {
     if (task == SUMMARIZE) {
+        puts("The first summaries");
         print_cell("description", SUMMARY_NAME_COLUMNS, false);
         print_cell("summary", TABLE_COLUMNS - 2 - SUMMARY_NAME_COLUMNS, true);
         return;
     }
+    puts("The first records (+: every field is right, -: not)");
     for (size_t i = 0; i < RECORD_COLUMNS; i++)
         print_cell(record_columns[i].name, record_columns[i].columns, i + 1 == RECORD_COLUMNS);
 }
