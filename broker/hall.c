@@ -30,6 +30,7 @@ enum {
     TURN_EVENTS_MAX = 2048,
     TURN_PAYLOAD_MAX = 8 * 1024 * 1024,
     TICK_MS = 50,
+    PAUSE_MS = 500, /* ten ticks missed: this process did not run */
     SILENCE_BEATS = 5,
     ASKED_MAX = 320, /* unanswered questions of one session: its window and some more */
     BUSY_RETRY_MS = 100,
@@ -75,13 +76,16 @@ struct hall {
     struct store *store;
     struct core *core;
     struct queue *inbox, *outbox, *spare;
+    struct core_time core_now; /* of the last event; the core's thread's */
 
     /* The rest belongs to the link thread. */
     struct session *by_peer, *by_id;
     uint64_t session_last;
     size_t bytes_in; /* payloads that the core has not given back */
-    struct core_time now;
-    int64_t tick_ms; /* the next */
+    struct core_time now; /* without the times in which this process stood still, see look_at_clock */
+    int64_t clock_ms;     /* what the clock said then */
+    int64_t paused_ms;    /* all of those times */
+    int64_t tick_ms;      /* the next */
     struct inbound *free_list[SPARE_MAX];
     int free_count;
 };
@@ -98,6 +102,23 @@ static void *must(void *memory)
 static struct core_time time_now(void)
 {
     return (struct core_time){ .mono_ms = clock_now_ms(), .wall_ms = clock_wall_ms() };
+}
+
+/* Leases and sessions are timed by a clock that leaves out our own pauses: while this process stood still (stopped, or
+ * its machine was), nobody could renew a lease with it, and on waking all would seem overdue before the first of the
+ * messages that wait in the socket is read. */
+static void look_at_clock(struct hall *hall)
+{
+    struct core_time now = time_now();
+    int64_t gap_ms = now.mono_ms - hall->clock_ms;
+
+    hall->clock_ms = now.mono_ms;
+    if (gap_ms > PAUSE_MS) {
+        hall->paused_ms += gap_ms;
+        log_warn("broker.paused", "ms=%lld", (long long)gap_ms);
+    }
+    now.mono_ms -= hall->paused_ms;
+    hall->now = now;
 }
 
 /* ---- the core's thread ------------------------------------------------------------------------- */
@@ -126,7 +147,7 @@ static bool turn(struct hall *hall, bool *again)
 {
     struct inbound *taken[TURN_EVENTS_MAX];
     struct effects *effects = must(malloc(sizeof *effects));
-    struct core_time now = time_now();
+    struct core_time now = hall->core_now;
     enum store_outcome outcome;
     struct err err = { 0 };
     bool stop = false;
@@ -144,6 +165,7 @@ static bool turn(struct hall *hall, bool *again)
         if (!stop)
             core_step(hall->core, &in->event, effects);
     }
+    hall->core_now = now;
     *again = core_turn(hall->core, now, effects);
     outcome = hall->store->commit(hall->store, &err);
     if (outcome != STORE_KEPT) {
@@ -676,8 +698,7 @@ static void tick(struct hall *hall)
     hall->tick_ms = hall->now.mono_ms + TICK_MS;
 }
 
-/* ---- the whole
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the whole ----------------------------------------------------------------------------------- */
 
 bool hall_open(struct hall **out, const struct broker_config *config, struct err *err)
 {
@@ -695,7 +716,9 @@ bool hall_open(struct hall **out, const struct broker_config *config, struct err
     if (!store_sqlite_open(&hall->store, config->store, &options, err))
         goto fail;
     hall->store->begin(hall->store);
-    hall->core = core_new(&core, hall->store, &system_random, time_now(), err);
+    hall->core_now = hall->now = time_now();
+    hall->clock_ms = hall->now.mono_ms;
+    hall->core = core_new(&core, hall->store, &system_random, hall->core_now, err);
     if (!hall->core)
         goto fail;
     if (!link_bind(&hall->link, hall->context, config->listen, err))
@@ -773,9 +796,10 @@ bool hall_run(struct hall *hall, int stop_fd, int control_fd, struct err *err)
     rc = pthread_create(&thread, NULL, core_thread, hall);
     if (rc != 0)
         return err_set(err, ERR_IO, "start the core's thread: %s", strerror(rc));
-    hall->now = time_now();
+    hall->clock_ms = clock_now_ms(); /* what opening the store took is no pause */
+    look_at_clock(hall);
     for (;;) {
-        int64_t wait = hall->tick_ms - clock_now_ms();
+        int64_t wait = hall->tick_ms - (clock_now_ms() - hall->paused_ms);
 
         if (stopping)
             link_wait(NULL, 0, fds, 1, TICK_MS, ready);
@@ -785,7 +809,7 @@ bool hall_run(struct hall *hall, int stop_fd, int control_fd, struct err *err)
                       : queue_count(hall->inbox) >= INBOX_BUSY ? 1
                                                                : 0,
                       ready);
-        hall->now = time_now();
+        look_at_clock(hall);
         take_back(hall);
         if (!send_answers(hall, err))
             break;

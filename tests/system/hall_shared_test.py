@@ -192,6 +192,28 @@ def a_worker_that_stands_still_longer_than_its_leases():
     hall.close()
 
 
+def a_broker_that_stands_still_longer_than_its_leases():
+    """On waking it hears the workers before it judges them: no job is lost, for no worker was."""
+    items = requests(300, seed=47, tokens=40)
+    expected = undisturbed(items)
+    hall = Hall("asleep")
+    hall.write("in.jsonl", lines(items))
+    broker, endpoint = hall.broker(f"ipc://{hall.runtime}/b", "--workers", "2", "--lease-ms", "900ms", "--heartbeat-ms", "150ms")
+    for i in range(2):
+        hall.worker(endpoint, f"w{i}", "--sequences", "8")
+    hall.wait_log("broker", "hall.open")
+    run = hall.start("run", "--broker", endpoint, "in.jsonl", "-o", "out.jsonl")
+    hall.wait_lines("out.jsonl", 1)
+    broker.send_signal(signal.SIGSTOP)
+    time.sleep(3)
+    broker.send_signal(signal.SIGCONT)
+    hall.wait_log("broker", "broker.paused")
+    code, err = ended(run, 120)
+    check(code == 0 and sures(hall.results()) == expected, (code, err))
+    check(sum(infra(hall.results())) == 0, f"{sum(infra(hall.results()))} jobs were lost although no worker was")
+    hall.close()
+
+
 def more_workers_than_shards():
     items = requests(120, seed=44, tokens=30)
     expected = undisturbed(items)
@@ -284,4 +306,4 @@ def a_batch_that_is_there_already():
 
 main({case.__name__: case for case in (
     a_batch_that_is_there_already, who_may_not_come_in, a_worker_dies_and_comes_back_under_its_name, the_broker_dies_under_surviving_workers,
-    a_worker_that_stands_still_longer_than_its_leases, more_workers_than_shards, submit_and_fetch_killed_again_and_again)})
+    a_worker_that_stands_still_longer_than_its_leases, a_broker_that_stands_still_longer_than_its_leases, more_workers_than_shards, submit_and_fetch_killed_again_and_again)})
