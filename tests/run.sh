@@ -34,6 +34,12 @@ fi
 export TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp${TSAN_OPTIONS:+:$TSAN_OPTIONS}"
 export MOOTHALL_TEST_PYTHON="$venv/bin/python"
 
+labels="unit parity store system net fuzz bench cuda pg"
+if [ -n "$only" ] && [[ " $labels " != *" $only "* ]]; then
+    echo "unknown label $only; expected one of $labels" >&2
+    exit 1
+fi
+
 jobs=$(nproc)
 build() { # preset, then targets (none: everything)
     local preset="$1"
@@ -53,6 +59,10 @@ run() { # preset, ctest arguments
 
 build release
 if [ -n "$only" ]; then
+    if ! ctest --preset release -N -L "^$only\$" | grep -q 'Test *#'; then
+        echo "no test has the label $only yet"
+        exit 0
+    fi
     run release -L "^$only\$"
     exit $failed
 fi
