@@ -123,7 +123,11 @@ static void print_counts(const char *name, const Moothall__Counts *c, uint64_t t
 
     if (!c)
         c = &none;
-    printf("%-28.28s %8" PRIu64 " %8" PRIu64 " %8" PRIu64 " %8" PRIu64 " %8" PRIu64 " %8" PRIu64, name,
+    if (strlen(name) > 28) { /* whole, so that it can be copied */
+        printf("%s\n", name);
+        name = "";
+    }
+    printf("%-28s %8" PRIu64 " %8" PRIu64 " %8" PRIu64 " %8" PRIu64 " %8" PRIu64 " %8" PRIu64, name,
            c->ready, c->leased, c->delayed, c->done, c->failed, c->dead + c->cancelled + c->expired);
     if (total)
         printf(" %8" PRIu64, total);
