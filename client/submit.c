@@ -63,8 +63,10 @@ static bool submit(const struct options *o, const char *input, struct batch_file
         record_batch_name(batch, &identity, "");
     if (!connection_open(connection, "submit", o->broker, "", o->timeout_ms, err))
         return false;
-    if (file->count == 0)
+    if (file->count == 0) {
+        say("no requests: nothing was submitted, and there is no batch");
         return true;
+    }
     if ((o->update || !o->retry_failed) &&
         !submit_all(connection->hall, file, o->queue, batch,
                     o->update ? MOOTHALL__SUBMIT_MODE__UPDATE : MOOTHALL__SUBMIT_MODE__NEW, NULL, NULL, err))
@@ -106,12 +108,12 @@ static int submit_verb(const struct verb *verb, int argc, char **argv)
     ok = submit(&options, argv[1], &file, &connection, batch, &err);
     say_progress_end();
     connection_close(&connection);
-    if (ok)
+    if (ok && file.count)
         printf("%s\n", batch);
-    else if (err.code == ERR_INTERRUPTED)
+    if (!ok && err.code == ERR_INTERRUPTED)
         say_error("moothall submit: interrupted; what was acknowledged is stored, and the same command adds "
                   "the rest");
-    else
+    else if (!ok)
         say_failed("submit", &err);
     ok = ok && fflush(stdout) == 0;
     bad = file.bad_count > 0;
