@@ -59,11 +59,24 @@ static bool audit(struct hall *hall, const char *batch, struct sums *sums, struc
     return true;
 }
 
+struct asked {
+    const char *batch;
+    struct sums sums;
+};
+
+static bool look(struct connection *connection, void *arg, struct err *err)
+{
+    struct asked *asked = arg;
+
+    asked->sums = (struct sums){ 0 };
+    return audit(connection->hall, asked->batch, &asked->sums, err);
+}
+
 static int audit_verb(const struct verb *verb, int argc, char **argv)
 {
     struct options options = { .timeout_ms = -1 };
-    struct connection connection = { .lock = { .run_fd = -1, .shared_fd = -1 } };
-    struct sums sums = { 0 };
+    struct asked asked = { .batch = options.batch };
+    struct sums sums;
     struct err err = { 0 };
     uint64_t faults;
     bool ok;
@@ -74,9 +87,8 @@ static int audit_verb(const struct verb *verb, int argc, char **argv)
         err_set(&err, ERR_INPUT, "unexpected word `%.200s`; expected only flags", argv[1]);
         return say_failed("audit", &err);
     }
-    ok = connection_open(&connection, "audit", options.broker, options.state, options.timeout_ms, &err) &&
-         audit(connection.hall, options.batch, &sums, &err);
-    connection_close(&connection);
+    ok = connection_look("audit", options.broker, options.state, options.timeout_ms, look, &asked, &err);
+    sums = asked.sums;
     /* A batch has at least one job: what was asked for is not there, and nothing may be called clean. */
     if (ok && *options.batch && !sums.jobs)
         ok = err_set(&err, ERR_NOT_FOUND, "there is no batch `%s`", options.batch);

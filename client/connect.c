@@ -109,3 +109,17 @@ void connection_close(struct connection *c)
     memset(c, 0, sizeof *c);
     c->lock.run_fd = c->lock.shared_fd = -1;
 }
+
+bool connection_look(const char *verb, const char *broker, const char *state, int64_t timeout_ms,
+                     bool (*look)(struct connection *connection, void *arg, struct err *err), void *arg, struct err *err)
+{
+    for (int i = 1;; i++) {
+        struct connection c = { .lock = { .run_fd = -1, .shared_fd = -1 } };
+        bool ok = connection_open(&c, verb, broker, state, timeout_ms, err) && look(&c, arg, err);
+        bool again = !ok && c.run_ended && i < OPENINGS_MAX;
+
+        connection_close(&c);
+        if (!again)
+            return ok;
+    }
+}

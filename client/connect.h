@@ -30,4 +30,8 @@ bool connection_open(struct connection *connection, const char *verb, const char
                      int64_t timeout_ms, struct err *err);
 void connection_close(struct connection *connection);
 
+/* Opens, looks, closes.  look only asks, so it is begun anew where the run whose broker answered ends meanwhile. */
+bool connection_look(const char *verb, const char *broker, const char *state, int64_t timeout_ms,
+                     bool (*look)(struct connection *connection, void *arg, struct err *err), void *arg, struct err *err);
+
 #endif

@@ -211,12 +211,35 @@ static void print_status(const Moothall__Status *s)
         printf("waiting: %s\n", s->waiting_for);
 }
 
+static bool look(struct connection *connection, void *arg, struct err *err)
+{
+    const struct options *o = arg;
+    Moothall__StatusAsk ask = MOOTHALL__STATUS_ASK__INIT;
+    const struct link_message *answer;
+    char queue[sizeof o->queue], batch[RECORD_NAME_MAX + 1];
+
+    snprintf(queue, sizeof queue, "%s", o->queue);
+    snprintf(batch, sizeof batch, "%s",
+             connection->has_record && !*o->queue && !*o->batch ? connection->record.batch : o->batch); /* the run's own */
+    ask.queue = queue;
+    ask.batch = batch;
+    if (!hall_ask(connection->hall, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask, MOOTHALL__ENVELOPE__BODY_STATUS, &answer, err))
+        return false;
+    if (o->json) {
+        json_t *root = status_json(answer->envelope->status);
+
+        json_dumpf(root, stdout, JSON_COMPACT);
+        putchar('\n');
+        json_decref(root);
+    } else {
+        print_status(answer->envelope->status);
+    }
+    return fflush(stdout) == 0 || err_errno(err, "write standard output");
+}
+
 static int status_verb(const struct verb *verb, int argc, char **argv)
 {
     struct options options = { .timeout_ms = -1 };
-    struct connection connection = { .lock = { .run_fd = -1, .shared_fd = -1 } };
-    Moothall__StatusAsk ask = MOOTHALL__STATUS_ASK__INIT;
-    const struct link_message *answer;
     struct err err = { 0 };
     bool ok;
 
@@ -226,25 +249,7 @@ static int status_verb(const struct verb *verb, int argc, char **argv)
         err_set(&err, ERR_INPUT, "unexpected word `%.200s`; expected only flags", argv[1]);
         return say_failed("status", &err);
     }
-    ok = connection_open(&connection, "status", options.broker, options.state, options.timeout_ms, &err);
-    if (ok && connection.has_record && !*options.queue && !*options.batch)
-        snprintf(options.batch, sizeof options.batch, "%s", connection.record.batch); /* the run's own */
-    ask.queue = options.queue;
-    ask.batch = options.batch;
-    ok = ok && hall_ask(connection.hall, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask,
-                        MOOTHALL__ENVELOPE__BODY_STATUS, &answer, &err);
-    if (ok && options.json) {
-        json_t *root = status_json(answer->envelope->status);
-
-        json_dumpf(root, stdout, JSON_COMPACT);
-        putchar('\n');
-        json_decref(root);
-    } else if (ok) {
-        print_status(answer->envelope->status);
-    }
-    if (ok && fflush(stdout) != 0)
-        ok = err_errno(&err, "write standard output");
-    connection_close(&connection);
+    ok = connection_look("status", options.broker, options.state, options.timeout_ms, look, &options, &err);
     return ok ? 0 : say_failed("status", &err);
 }
 
