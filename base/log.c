@@ -23,16 +23,6 @@ void log_init(const char *who, enum log_level level, bool json)
     logger.json = json;
 }
 
-bool log_level_parse(const char *word, enum log_level *level)
-{
-    if (!strcmp(word, "quiet"))
-        return *level = LOG_NOTHING, true;
-    for (int i = 0; i < 4; i++)
-        if (!strcmp(word, level_names[i]))
-            return *level = (enum log_level)i, true;
-    return false;
-}
-
 bool log_wants(enum log_level level)
 {
     return level >= logger.level;

@@ -15,9 +15,6 @@ enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR, LOG_NOTHING };
 /* who: the program's name and place, "worker-2"; kept, so it must outlive the process's logging. */
 void log_init(const char *who, enum log_level level, bool json);
 
-/* "debug", "info", "warn", "error", "quiet"; false for anything else. */
-bool log_level_parse(const char *word, enum log_level *level);
-
 bool log_wants(enum log_level level);
 void log_event(enum log_level level, const char *event, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

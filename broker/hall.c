@@ -716,8 +716,7 @@ bool hall_open(struct hall **out, const struct broker_config *config, struct err
     if (!store_sqlite_open(&hall->store, config->store, &options, err))
         goto fail;
     hall->store->begin(hall->store);
-    hall->core_now = hall->now = time_now();
-    hall->clock_ms = hall->now.mono_ms;
+    hall->core_now = time_now();
     hall->core = core_new(&core, hall->store, &system_random, hall->core_now, err);
     if (!hall->core)
         goto fail;

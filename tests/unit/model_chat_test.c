@@ -301,16 +301,6 @@ static void test_a_template_whose_tokens_are_missing(void **state)
     tokenizer_free(t);
 }
 
-static void test_roles(void **state)
-{
-    enum chat_role role;
-
-    (void)state;
-    CHECK(chat_role_parse(span_text("assistant"), &role) && role == CHAT_ASSISTANT);
-    CHECK(!chat_role_parse(span_text("tool"), &role) && !chat_role_parse(span_text(""), &role));
-    CHECK(!chat_role_parse(span_of("user\0", 5), &role));
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -320,7 +310,6 @@ int main(void)
         cmocka_unit_test(test_templates_are_recognised_by_what_they_print),
         cmocka_unit_test(test_where_a_template_is_found),
         cmocka_unit_test(test_a_template_whose_tokens_are_missing),
-        cmocka_unit_test(test_roles),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

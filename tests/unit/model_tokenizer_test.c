@@ -574,8 +574,6 @@ static void test_the_demo_tokenizer(void **state)
     struct tokenizer *t;
     struct ids ids = { 0 };
     struct err err;
-    uint8_t first[32], second[32];
-    struct tokenizer *again;
 
     (void)state;
     CHECK(tokenizer_load(&t, DEMO, &err));
@@ -585,12 +583,7 @@ static void test_the_demo_tokenizer(void **state)
     CHECK(tokenizer_added(t, span_text("<｜nope｜>")) == -1);
     CHECK(tokenizer_encode_prompt(t, span_text("<｜end▁of▁sentence｜>"), &ids, &err));
     CHECK(ids.count == 2 && ids.id[0] == tokenizer_bos(t) && ids.id[1] == tokenizer_eos(t));
-    CHECK(tokenizer_load(&again, DEMO, &err));
-    tokenizer_digest(t, first);
-    tokenizer_digest(again, second);
-    CHECK(memcmp(first, second, 32) == 0);
     ids_fini(&ids);
-    tokenizer_free(again);
     tokenizer_free(t);
 }
 

@@ -336,18 +336,6 @@ const char *chat_name(const struct chat *chat)
     return chat->form->name;
 }
 
-bool chat_role_parse(struct span word, enum chat_role *role)
-{
-    static const char *const names[] = { "system", "user", "assistant" };
-
-    for (int i = 0; i < 3; i++)
-        if (span_equal(word, span_text(names[i]))) {
-            *role = (enum chat_role)i;
-            return true;
-        }
-    return false;
-}
-
 /* ---- rendering
  * ----------------------------------------------------------------------------------------------------- */
 

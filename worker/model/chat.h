@@ -41,9 +41,6 @@ const char *chat_name(const struct chat *chat);
 /* The name of the template with this Jinja text, or NULL. */
 const char *chat_recognise(struct span jinja);
 
-/* "system", "user", "assistant"; false for anything else. */
-bool chat_role_parse(struct span word, enum chat_role *role);
-
 /* Appends the conversation and the opening of the assistant's next turn.  bos stands once, in front. */
 bool chat_render(const struct chat *chat, const struct chat_message *message, size_t message_count,
                  struct ids *ids, struct err *err);

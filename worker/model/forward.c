@@ -374,11 +374,6 @@ void forward_combine(struct forward *s, int layer, const struct forward_sum *sum
 
 /* ---- logits --------------------------------------------------------------------------------------- */
 
-int forward_wanted(const struct forward *s)
-{
-    return s->wanted_count;
-}
-
 bool forward_logits(struct forward *s, int first, int count)
 {
     const struct model_config *c = &s->model->config;

@@ -64,7 +64,6 @@ bool forward_dense(struct forward *step, int layer);
 /* In one call: the router is small.  After it: carried rows and choices are there to be read until the layer
  * is combined. */
 void forward_route(struct forward *step, int layer);
-int forward_row_count(const struct forward *step);
 const void *forward_carried(const struct forward *step);                  /* [row_count, H] in the carrier */
 const struct forward_choice *forward_choices(const struct forward *step); /* [row_count, experts_per_token] */
 
@@ -79,9 +78,8 @@ struct forward_sum {
 };
 void forward_combine(struct forward *step, int layer, const struct forward_sum *sums, int sum_count);
 
-/* Rows that want logits are numbered in the order of the rows. */
-int forward_wanted(const struct forward *step);
-/* Logits of the wanted rows first .. first + count - 1 (count <= logits_max). */
+/* Rows that want logits are numbered in the order of the rows.  Logits of the wanted rows first .. first + count - 1
+ * (count <= logits_max). */
 bool forward_logits(struct forward *step, int first, int count);
 /* f32 [vocab] of wanted row number wanted, which was in the last forward_logits. */
 const float *forward_logits_of(const struct forward *step, int wanted);

@@ -101,11 +101,6 @@ void forward_route(struct forward *s, int layer)
     pool_run(s->model->pool, route_unit, &r, units);
 }
 
-int forward_row_count(const struct forward *s)
-{
-    return s->row_count;
-}
-
 const void *forward_carried(const struct forward *s)
 {
     return s->carried;

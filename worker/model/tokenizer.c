@@ -44,7 +44,6 @@ struct tokenizer {
     bool add_bos;
     int32_t prefix[PREFIX_MAX];
     int prefix_count;
-    uint8_t digest[32];
 };
 
 /* ---- ids ------------------------------------------------------------------------------------------------
@@ -629,21 +628,12 @@ static bool read_config(struct tokenizer *t, const json_t *root, struct err *err
 static bool parse_all(struct tokenizer *t, struct span file, struct span config, const char *where,
                       struct err *err)
 {
-    crypto_generichash_state hash;
-    const uint8_t sizes[16] = { (uint8_t)file.size, (uint8_t)(file.size >> 8), (uint8_t)(file.size >> 16),
-                                (uint8_t)(file.size >> 24) };
     json_t *root;
     bool ok;
 
     t->bos = t->eos = -1;
     if (sodium_init() < 0)
         return err_set(err, ERR_IO, "libsodium does not start");
-    crypto_generichash_init(&hash, NULL, 0, sizeof t->digest);
-    crypto_generichash_update(&hash, sizes, sizeof sizes); /* where the one ends and the other begins */
-    crypto_generichash_update(&hash, file.data, file.size);
-    crypto_generichash_update(&hash, config.data, config.size);
-    crypto_generichash_final(&hash, t->digest, sizeof t->digest);
-
     root = parse(file, err);
     ok = root && read_tokenizer(t, root, err);
     json_decref(root);
@@ -771,11 +761,6 @@ struct span tokenizer_bytes(const struct tokenizer *t, int32_t id)
     if (id < 0 || id >= t->size)
         return span_of(NULL, 0);
     return t->added_at[id] >= 0 ? t->added[t->added_at[id]].content : bpe_bytes(t->bpe, id);
-}
-
-void tokenizer_digest(const struct tokenizer *t, uint8_t digest[32])
-{
-    memcpy(digest, t->digest, sizeof t->digest);
 }
 
 /* ---- encoding

@@ -66,9 +66,6 @@ int32_t tokenizer_added(const struct tokenizer *tokenizer, struct span content);
 /* The bytes that id stands for; not always a whole character.  Empty for an id that does not exist. */
 struct span tokenizer_bytes(const struct tokenizer *tokenizer, int32_t id);
 
-/* BLAKE2b-256 of tokenizer.json and tokenizer_config.json, for the model's fingerprint. */
-void tokenizer_digest(const struct tokenizer *tokenizer, uint8_t digest[32]);
-
 /* ---- encoding ------------------------------------------------------------------------------------ */
 
 /* A growing list of ids.  Zero-initialise (max 0: no bound beyond memory); free with ids_fini. */
