@@ -3,7 +3,6 @@
     exchange_test.py BUILD_DIR SOURCE_DIR [case ...]
 """
 
-import json
 import os
 import random
 import shutil

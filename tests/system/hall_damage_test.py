@@ -12,33 +12,11 @@ import subprocess
 import tempfile
 import time
 
-from run_hall import MODEL, SLOW, Place, check, lines, main, requests, sures
+from run_hall import MODEL, SLOW, Place, check, ended, lines, main, requests, sures, undisturbed, wait_lines
 
 STATE = "out.jsonl.moothall"
 RUN = ["run", "--model", MODEL, "in.jsonl", "-o", "out.jsonl"]
 SLOWLY = ["--sequences", "1", "--threads", "1"] # so that it is not over before something can happen to it
-
-
-def ended(process, seconds=60):
-    out, err = process.communicate(timeout=seconds * SLOW)
-    return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
-
-
-def wait_lines(place, count=1, seconds=30):
-    until = time.monotonic() + seconds * SLOW
-    while not os.path.exists(place.path("out.jsonl")) or place.read("out.jsonl").count(b"\n") < count:
-        check(time.monotonic() < until, f"never had {count} lines")
-        time.sleep(0.01)
-
-
-def undisturbed(items):
-    place = Place("undisturbed")
-    place.write("in.jsonl", lines(items))
-    done = place.call(*RUN)
-    check(done.code == 0, done)
-    expected = sures(place.results())
-    place.close()
-    return expected
 
 
 def damage_between_two_runs():

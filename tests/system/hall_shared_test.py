@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 
-from run_hall import BUILD, MODEL, SLOW, Place, check, lines, main, requests, sures
+from run_hall import BUILD, MODEL, SLOW, Place, check, ended, lines, main, requests, sures, undisturbed
 
 
 class Hall(Place):
@@ -59,22 +59,6 @@ class Hall(Place):
                 process.kill()
             process.wait()
         super().close()
-
-
-def ended(process, seconds=60):
-    """The exit status of a command that place.start began, and its stderr."""
-    _, err = process.communicate(timeout=seconds * SLOW)
-    return process.returncode, err.decode(errors="replace")
-
-
-def undisturbed(items):
-    place = Place("undisturbed")
-    place.write("in.jsonl", lines(items))
-    done = place.run("in.jsonl")
-    check(done.code == 0, done)
-    expected = sures(place.results())
-    place.close()
-    return expected
 
 
 def infra(results):
@@ -135,7 +119,7 @@ def a_worker_dies_and_comes_back_under_its_name():
     while "its worker w1 is not here" not in hall.call("status", "--broker", endpoint).out:
         check(time.monotonic() < until, "status never named the shard without a seat")
     workers[1] = hall.worker(endpoint, "w1", "--sequences", "8")
-    code, err = ended(run, 120)
+    code, _, err = ended(run, 120)
     results = hall.results()
     check(code == 0 and sures(results) == expected, (code, err))
     lost = [r for r in results if r["moothall"]["infra"]]
@@ -163,7 +147,7 @@ def the_broker_dies_under_surviving_workers():
         broker.wait()
         broker, _ = hall.broker(endpoint, "--workers", "2")
         time.sleep(1)
-    code, err = ended(run, 120)
+    code, _, err = ended(run, 120)
     check(code == 0 and sures(hall.results()) == expected, (code, err))
     check(sum(infra(hall.results())) == 0, f"{sum(infra(hall.results()))} jobs were lost although no worker was")
     hall.close()
@@ -184,7 +168,7 @@ def a_worker_that_stands_still_longer_than_its_leases():
     hall.wait_log("broker", "job.lost")
     time.sleep(0.5)
     workers[0].send_signal(signal.SIGCONT)
-    code, err = ended(run, 120)
+    code, _, err = ended(run, 120)
     check(code == 0 and sures(hall.results()) == expected, (code, err))
     audit = hall.call("audit", "--broker", endpoint)
     check(audit.code == 0 and "300 entries" in audit.out, audit)
@@ -208,7 +192,7 @@ def a_broker_that_stands_still_longer_than_its_leases():
     time.sleep(3)
     broker.send_signal(signal.SIGCONT)
     hall.wait_log("broker", "broker.paused")
-    code, err = ended(run, 120)
+    code, _, err = ended(run, 120)
     check(code == 0 and sures(hall.results()) == expected, (code, err))
     check(sum(infra(hall.results())) == 0, f"{sum(infra(hall.results()))} jobs were lost although no worker was")
     hall.close()
@@ -279,7 +263,7 @@ def submit_and_fetch_killed_again_and_again():
     follow = hall.start("fetch", "--broker", endpoint, "--queue", "q", "--follow", "-o", "follow.jsonl")
     time.sleep(2 * SLOW)
     follow.send_signal(signal.SIGINT)
-    code, err = ended(follow)
+    code, _, err = ended(follow)
     check(code == 1 and len(hall.results("follow.jsonl")) == 1200, (code, err))
     hall.close()
 

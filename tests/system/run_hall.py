@@ -163,6 +163,36 @@ def check(condition, what):
         raise AssertionError(what)
 
 
+def ended(process, seconds=60):
+    """Exit status, stdout and stderr of a command that place.start began."""
+    out, err = process.communicate(timeout=seconds * SLOW)
+    return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
+
+
+def wait_lines(place, count=1, seconds=30):
+    """Until the output has so many lines."""
+    until = time.monotonic() + seconds * SLOW
+    while not os.path.exists(place.path("out.jsonl")) or place.read("out.jsonl").count(b"\n") < count:
+        check(time.monotonic() < until, f"never had {count} lines")
+        time.sleep(0.01)
+
+
+_undisturbed = {}
+
+
+def undisturbed(items, *flags, codes=(0,)):
+    """What the requests give when nobody disturbs."""
+    key = (lines(items), flags)
+    if key not in _undisturbed:
+        place = Place("undisturbed")
+        place.write("in.jsonl", lines(items))
+        done = place.run("in.jsonl", *flags)
+        check(done.code in codes, done)
+        _undisturbed[key] = sures(place.results())
+        place.close()
+    return _undisturbed[key]
+
+
 def main(cases):
     """Runs the cases named on the command line after BUILD and SOURCE, or all."""
     wanted = [word for word in sys.argv[2:] if word in cases]

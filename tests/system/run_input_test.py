@@ -10,7 +10,7 @@ import shutil
 import struct
 import subprocess
 
-from run_hall import BUILD, MODEL, MOOTHALL, Place, check, lines, main, requests, sures
+from run_hall import BUILD, MODEL, Place, check, lines, main, requests, sures
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
