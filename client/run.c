@@ -731,6 +731,14 @@ static bool execute(struct run *run, struct err *err)
     return ok && finish(run, err);
 }
 
+static void say_unbegun(const struct err *err)
+{
+    if (err->code == ERR_INTERRUPTED)
+        say_error("moothall run: interrupted before anything ran; the same command begins or continues");
+    else
+        say_failed("run", err);
+}
+
 static int run_verb(const struct verb *verb, int argc, char **argv)
 {
     struct run *run = calloc(1, sizeof *run);
@@ -755,16 +763,13 @@ static int run_verb(const struct verb *verb, int argc, char **argv)
     }
     say_init(run->options.quiet);
     if (!state_lock_take(&run->lock, run->state, "run", &err)) {
-        say_failed("run", &err);
+        say_unbegun(&err);
         goto out;
     }
     means = prepare(run, &err);
     switch (means) {
     case RUN_REFUSE:
-        if (err.code == ERR_INTERRUPTED)
-            say_error("moothall run: interrupted before anything ran; the same command begins or continues");
-        else
-            say_failed("run", &err);
+        say_unbegun(&err);
         remove_empty_state(run);
         break;
     case RUN_COMPLETE:

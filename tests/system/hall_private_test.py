@@ -4,6 +4,7 @@
     hall_private_test.py BUILD_DIR SOURCE_DIR [case ...]
 """
 
+import fcntl
 import os
 import random
 import signal
@@ -89,6 +90,23 @@ def the_broker_stands_still_for_a_while():
     place.close()
 
 
+def a_signal_while_it_waits_for_an_onlooker():
+    """The lock of the state directory is held by another verb for a moment: the line that says how to go on comes here too."""
+    place = Place("waiting")
+    place.write("in.jsonl", lines(requests(3, seed=55, tokens=4)))
+    os.mkdir(place.path(STATE))
+    with open(place.path(os.path.join(STATE, "run.lock")), "w") as lock:
+        lock.write(f"{os.getpid()} status\n")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = place.start(*RUN)
+        time.sleep(0.5 * SLOW)
+        process.send_signal(signal.SIGINT)
+        code, out, err = ended(process)
+    check(code == 1 and out == "" and "same command" in err, (code, out, err))
+    place.close()
+
+
 def onlookers_while_runs_come_and_go():
     """status and audit of a state directory, all the time: they never fail, and no run fails because of them."""
     items = requests(200, seed=54, tokens=60)
@@ -133,4 +151,4 @@ def onlookers_while_runs_come_and_go():
 
 main({case.__name__: case for case in (
     signals_at_every_moment, a_worker_killed_as_soon_as_it_is_ready, the_broker_stands_still_for_a_while,
-    onlookers_while_runs_come_and_go)})
+    a_signal_while_it_waits_for_an_onlooker, onlookers_while_runs_come_and_go)})
