@@ -9,6 +9,7 @@
 #define CLIENT_MERGE_H
 
 #include <jansson.h>
+#include <stdint.h>
 
 #include "base/err.h"
 
