@@ -1,9 +1,9 @@
-/* moothall-demo-score RESULTS.jsonl TRUTH.jsonl -o ROWS.jsonl
+/* moothall-demo-score RESULTS.jsonl ... TRUTH.jsonl [-o ROWS.jsonl]
  *
- * Holds what `moothall run` answered against what the documents say: writes one row a document, shows
- * the first of them, and counts.  A line of TRUTH is one document: its name (the request's custom_id),
- * its task, and the record or the synopsis that is right; the documents lie beside TRUTH.  A document
- * without a result, or whose request failed, counts as wrong, so no figure improves by failing.
+ * Holds what `moothall extract` and `moothall summarize` wrote, or what `moothall run` answered, against what the
+ * documents say: shows the first of them, and counts.  A line of TRUTH is one document: its name (of the source's file; the
+ * request's custom_id), its task, and the record or the synopsis that is right; the documents lie beside TRUTH.  A document
+ * without a result, or that failed, counts as wrong, so no figure improves by failing.  -o writes one plain row a document.
  *
  * Exit 0 when the figures were printed, whatever they are; 1 when a file is not what it should be. */
 
@@ -28,6 +28,7 @@
 #define BASELINE_WORDS 12
 #define REASON_BYTES_MAX 200
 #define TABLE_COLUMNS 100
+#define RESULTS_MAX 8
 
 static const char *const fields[] = { "package",    "version", "distribution", "urgency",
                                       "maintainer", "email",   "date",         "closes" };
@@ -64,6 +65,7 @@ struct tally {
     size_t summaries;
     double rouge, baseline;
     size_t failed, missing;
+    size_t spans, exact, normalised; /* of rows with `spans`: strings, and those found in their document */
     int64_t prompt_tokens, completion_tokens;
 };
 
@@ -305,6 +307,25 @@ static void copy_reason(char reason[REASON_BYTES_MAX], const char *before, const
     }
 }
 
+/* A line of `extract` or `summarize`. */
+static void read_row(json_t *line, struct answer *answer)
+{
+    json_t *row = json_object_get(line, "row"), *error = json_object_get(line, "error");
+    const char *summary = json_string_value(json_object_get(line, "summary")), *message;
+    size_t size;
+
+    *answer = (struct answer){ 0 };
+    if (json_is_object(row)) {
+        answer->row = json_incref(row);
+    } else if (summary) {
+        summary = trim(summary, &size);
+        answer->summary = copy_text(summary, size);
+    } else {
+        message = json_string_value(json_is_object(error) ? json_object_get(error, "message") : error);
+        copy_reason(answer->reason, "", message ? message : "neither row, summary nor error");
+    }
+}
+
 /* What one line of RESULTS says about a document. */
 static void read_answer(json_t *line, enum task task, struct answer *answer)
 {
@@ -351,6 +372,20 @@ static void count_answer(struct tally *tally, const struct document *document, c
             json_t *is = json_object_get(answer->row, fields[i]);
             tally->field[i] += is != NULL && json_equal(is, json_object_get(document->record, fields[i]));
         }
+    }
+}
+
+static void count_spans(struct tally *tally, json_t *spans)
+{
+    const char *pointer;
+    json_t *span;
+
+    json_object_foreach(spans, pointer, span) {
+        const char *label = json_string_value(json_object_get(span, "label"));
+
+        tally->spans++;
+        tally->exact += label && strcmp(label, "exact") == 0;
+        tally->normalised += label && strcmp(label, "normalised") == 0;
     }
 }
 
@@ -478,7 +513,12 @@ static void print_tally(const struct tally *tally)
         printf("  the model                                   %.3f\n", tally->rouge / (double)tally->summaries);
         printf("  the first twelve words of the description   %.3f\n", tally->baseline / (double)tally->summaries);
     }
-    printf("\nTokens: %" PRId64 " of prompts + %" PRId64 " generated = %" PRId64 "\n", tally->prompt_tokens,
+    if (tally->spans > 0)
+        printf("\nStrings of the rows: %zu, found in their documents: %.1f %% as they are, %.1f %% but for case, spaces and hyphens\n",
+               tally->spans, 100.0 * (double)tally->exact / (double)tally->spans,
+               100.0 * (double)tally->normalised / (double)tally->spans);
+    if (tally->prompt_tokens > 0)
+        printf("\nTokens: %" PRId64 " of prompts + %" PRId64 " generated = %" PRId64 "\n", tally->prompt_tokens,
            tally->completion_tokens, tally->prompt_tokens + tally->completion_tokens);
     if (tally->failed > 0)
         printf("Failed requests: %zu (counted as wrong)\n", tally->failed);
@@ -502,60 +542,108 @@ static void take(struct tally *tally, const struct document *document, const str
         print_answer(document, answer);
 }
 
-static bool score(struct documents *documents, const char *results_path, FILE *rows, struct tally *tally, struct err *err)
+/* The document that a line speaks of, NULL with why. */
+static struct document *document_of(struct documents *documents, json_t *line, struct err *err)
+{
+    const char *source = json_string_value(json_object_get(line, "source"));
+    const char *name = source ? source : json_string_value(json_object_get(line, "custom_id"));
+    struct document *document;
+    json_t *index;
+
+    if (!name) {
+        err_set(err, ERR_INPUT, "neither `source` nor `custom_id`");
+        return NULL;
+    }
+    if (source && strrchr(source, '/'))
+        name = strrchr(source, '/') + 1;
+    index = json_object_get(documents->by_name, name);
+    if (!index) {
+        err_set(err, ERR_INPUT, "`%s` is no document of %s", name, documents->path);
+        return NULL;
+    }
+    document = &documents->list[json_integer_value(index)];
+    if (document->answered) {
+        err_set(err, ERR_INPUT, "a second result for `%s`", name);
+        return NULL;
+    }
+    return document;
+}
+
+static bool keep_row(FILE *rows, const struct document *document, struct answer *answer, struct err *err)
+{
+    bool ok = !rows || write_row(rows, document, answer) || err_errno(err, "write a row");
+
+    json_decref(answer->row);
+    free(answer->summary);
+    return ok;
+}
+
+static bool score_line(struct documents *documents, json_t *line, FILE *rows, struct tally *tally, size_t shown[2], struct err *err)
+{
+    struct document *document = document_of(documents, line, err);
+    struct answer answer = { 0 };
+
+    if (!document)
+        return false;
+    document->answered = true;
+    if (json_object_get(line, "source")) {
+        read_row(line, &answer);
+        tally->failed += !answer.row && !answer.summary;
+        count_spans(tally, json_object_get(line, "spans"));
+    } else {
+        json_t *response = json_object_get(line, "response"), *usage = json_object_get(json_object_get(response, "body"), "usage");
+
+        read_answer(line, document->task, &answer);
+        tally->failed += json_integer_value(json_object_get(response, "status_code")) != 200;
+        tally->prompt_tokens += json_integer_value(json_object_get(usage, "prompt_tokens"));
+        tally->completion_tokens += json_integer_value(json_object_get(usage, "completion_tokens"));
+    }
+    take(tally, document, &answer, shown);
+    return keep_row(rows, document, &answer, err);
+}
+
+static bool score_file(struct documents *documents, const char *path, FILE *rows, struct tally *tally, size_t shown[2], struct err *err)
 {
     struct reader reader = { 0 };
-    struct answer answer = { 0 };
     json_t *line = NULL;
-    size_t shown[2] = { 0 };
     bool ok;
 
-    if (!reader_open(&reader, results_path, err))
+    if (!reader_open(&reader, path, err))
         return false;
     while ((ok = reader_next(&reader, &line, err)) && line) {
-        const char *id = json_string_value(json_object_get(line, "custom_id"));
-        json_t *index = id ? json_object_get(documents->by_name, id) : NULL;
-        json_t *usage = json_object_get(json_object_get(json_object_get(line, "response"), "body"), "usage");
-        struct document *document = index ? &documents->list[json_integer_value(index)] : NULL;
-        if (!id) {
-            ok = err_set(err, ERR_INPUT, "%s:%zu: no `custom_id`", results_path, reader.number);
-        } else if (!document) {
-            ok = err_set(err, ERR_INPUT, "%s:%zu: `%s` is no document of %s", results_path, reader.number, id,
-                         documents->path);
-        } else if (document->answered) {
-            ok = err_set(err, ERR_INPUT, "%s:%zu: a second result for `%s`", results_path, reader.number, id);
-        } else {
-            document->answered = true;
-            read_answer(line, document->task, &answer);
-            tally->failed += json_integer_value(json_object_get(json_object_get(line, "response"), "status_code")) != 200;
-            tally->prompt_tokens += json_integer_value(json_object_get(usage, "prompt_tokens"));
-            tally->completion_tokens += json_integer_value(json_object_get(usage, "completion_tokens"));
-            take(tally, document, &answer, shown);
-            if (!write_row(rows, document, &answer))
-                ok = err_errno(err, "write a row");
-            json_decref(answer.row);
-            free(answer.summary);
-        }
+        ok = score_line(documents, line, rows, tally, shown, err) || err_wrap(err, "%s:%zu", path, reader.number);
         json_decref(line);
         if (!ok)
             break;
     }
     reader_close(&reader);
-    for (size_t i = 0; ok && i < documents->count; i++) {
+    return ok;
+}
+
+static bool score(struct documents *documents, const char *const *results, int count, FILE *rows, struct tally *tally,
+                  struct err *err)
+{
+    size_t shown[2] = { 0 };
+
+    for (int i = 0; i < count; i++)
+        if (!score_file(documents, results[i], rows, tally, shown, err))
+            return false;
+    for (size_t i = 0; i < documents->count; i++) {
+        struct answer answer = { .reason = "no result" };
+
         if (documents->list[i].answered)
             continue;
-        answer = (struct answer){ .reason = "no result" };
         tally->missing++;
         take(tally, &documents->list[i], &answer, shown);
-        if (!write_row(rows, &documents->list[i], &answer))
-            ok = err_errno(err, "write a row");
+        if (!keep_row(rows, &documents->list[i], &answer, err))
+            return false;
     }
-    return ok;
+    return true;
 }
 
 int main(int argc, char **argv)
 {
-    const char *files[2] = { NULL }, *out_path = NULL;
+    const char *files[RESULTS_MAX + 1] = { NULL }, *out_path = NULL;
     int given = 0;
     struct documents documents = { 0 };
     struct tally tally = { 0 };
@@ -567,25 +655,24 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "-o") == 0 && i + 1 < argc)
             out_path = argv[++i];
-        else if (argv[i][0] != '-' && given < 2)
+        else if (argv[i][0] != '-' && given <= RESULTS_MAX)
             files[given++] = argv[i];
         else
-            given = 3;
+            given = RESULTS_MAX + 2;
     }
-    if (given != 2 || !out_path) {
-        fputs("usage: moothall-demo-score RESULTS.jsonl TRUTH.jsonl -o ROWS.jsonl\n", stderr);
+    if (given < 2 || given > RESULTS_MAX + 1) {
+        fputs("usage: moothall-demo-score RESULTS.jsonl ... TRUTH.jsonl [-o ROWS.jsonl]\n", stderr);
         return 1;
     }
-    if (!read_truth(&documents, files[1], &err))
+    if (!read_truth(&documents, files[given - 1], &err))
         goto out;
-    rows = fopen(out_path, "w");
-    if (!rows) {
+    if (out_path && !(rows = fopen(out_path, "w"))) {
         err_errno(&err, "open %s", out_path);
         goto out;
     }
-    if (!score(&documents, files[0], rows, &tally, &err))
+    if (!score(&documents, files, given - 1, rows, &tally, &err))
         goto out;
-    ok = fclose(rows) == 0;
+    ok = !rows || fclose(rows) == 0;
     rows = NULL;
     if (!ok) {
         err_errno(&err, "write %s", out_path);

@@ -116,6 +116,25 @@ static void test_counts_what_is_right_field_by_field(void **state)
     CHECK(strstr(rows(), "{\"source\":\"sum.txt\",\"summary\":\"A tool to cut texts\"}\n") != NULL);
 }
 
+/* What `extract` and `summarize` write is judged as what `run` answers. */
+static void test_rows_of_several_files(void **state)
+{
+    (void)state;
+    put_truth();
+    put("rows-in.jsonl", "{\"source\":\"inbox/one.txt\",\"row\":" RECORD("1:2-3", "[5,6]") ",\"spans\":{\"/package\":"
+                         "{\"label\":\"exact\",\"bytes\":[0,1],\"chars\":[0,1]},\"/version\":{\"label\":\"not_found\"}}}\n"
+                         "{\"source\":\"two.txt\",\"error\":{\"code\":\"x\",\"message\":\"no text in it\"}}\n");
+    put("sums-in.jsonl", "{\"source\":\"deep/in/sum.txt\",\"summary\":\" A tool to cut texts\"}\n");
+    CHECK(run("rows-in.jsonl sums-in.jsonl truth.jsonl") == 0);
+    CHECK(says("whole record    50.0 %   1 of 2"));
+    CHECK(says("valid JSON      50.0 %   1 of 2"));
+    CHECK(says("the model                                   0.800"));
+    CHECK(says("no text in it"));
+    CHECK(says("Failed requests: 1"));
+    CHECK(says("found in their documents: 50.0 % as they are, 0.0 % but"));
+    CHECK(!says("without a result"));
+}
+
 /* Otherwise a run that fails on the hard documents would look better than one that answers them. */
 static void test_failed_and_missing_documents_count_as_wrong(void **state)
 {
@@ -185,7 +204,7 @@ static void test_bad_files_are_refused_with_their_line(void **state)
     } table[] = {
         { TRUTH, "\n{]\n", "results.jsonl:2: not JSON" },
         { TRUTH, "[]\n", "results.jsonl:1: expected an object" },
-        { TRUTH, "{\"id\":1}\n", "results.jsonl:1: no `custom_id`" },
+        { TRUTH, "{\"id\":1}\n", "results.jsonl:1: neither `source` nor `custom_id`" },
         { TRUTH, RESULT("who.txt", "x"), "results.jsonl:1: `who.txt` is no document of truth.jsonl" },
         { TRUTH, RESULT("one.txt", "x") RESULT("one.txt", "x"), "results.jsonl:2: a second result for `one.txt`" },
         { "", "", "truth.jsonl is empty" },
@@ -209,7 +228,7 @@ static void test_bad_files_are_refused_with_their_line(void **state)
     put_truth();
     CHECK(run("absent.jsonl truth.jsonl -o rows.jsonl") == 1 && says("open absent.jsonl: No such file"));
     CHECK(run("results.jsonl truth.jsonl -o no/rows.jsonl") == 1 && says("open no/rows.jsonl: "));
-    CHECK(run("results.jsonl truth.jsonl") == 1 && says("usage: "));
+    CHECK(run("truth.jsonl") == 1 && says("usage: "));
     put("results.jsonl", RESULT("one.txt", "x"));
     CHECK(run("results.jsonl truth.jsonl -o /dev/full") == 1 && says("write /dev/full: "));
 }
@@ -233,6 +252,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_counts_what_is_right_field_by_field),
+        cmocka_unit_test(test_rows_of_several_files),
         cmocka_unit_test(test_failed_and_missing_documents_count_as_wrong),
         cmocka_unit_test(test_odd_answers_are_wrong_and_harmless),
         cmocka_unit_test(test_table_fits_100_columns),
