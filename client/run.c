@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "client/batch_file.h"
+#include "client/command.h"
 #include "client/files.h"
 #include "client/hall.h"
 #include "client/output.h"
@@ -23,14 +24,7 @@
 #include "client/verbs.h"
 #include "worker/model/model.h"
 
-enum {
-    FETCH_WAIT_MS = 1000,
-    STATUS_EVERY_MS = 1000,
-    STATUS_EVERY_QUIET_MS = 5000, /* nobody is looking */
-    UNREADY_MS = 100, /* for both while a worker is not ready: one that dies later must not count as one that
-                         cannot start */
-    WAITING_SAID_MS = 10 * 1000,
-};
+enum { FETCH_WAIT_MS = 1000 };
 
 static const char *const weights_choices[] = { "auto", "f32", "bf16", "q8", "q4", NULL };
 static const char *const template_choices[] = { "auto", "v2", "v2.5", "v3", "v3-0324", NULL };
@@ -86,22 +80,14 @@ struct run {
     struct options options;
     const char *input;
     bool shared;                  /* a shared hall */
-    char output[RECORD_PATH_MAX]; /* absolute, or "-" */
-    char beside[RECORD_PATH_MAX]; /* where an edition after the first is written */
-    char state[RECORD_PATH_MAX];
+    struct command_places at;
     struct state_lock lock;
     struct batch_file file;
     struct record record;
     bool has_record;
-    struct link_context *context;
-    struct private_hall *private_hall;
-    struct hall *hall;
+    struct command_hall command;
     struct output out;
-    struct hall_side stop_side; /* with a shared hall: only a stop is watched for */
     struct say_progress progress;
-    int64_t status_ms;
-    char waiting_for[160];
-    int64_t waiting_since_ms; /* for the same; 0: it was said, or there is nothing */
     char family[40];          /* --mixed: go on in this one */
     struct {                  /* of all of the batch; known when tokens is not 0 */
         uint64_t prompt_tokens, generated_tokens;
@@ -110,14 +96,6 @@ struct run {
 };
 
 /* ---- before anything runs ------------------------------------------------------------------------ */
-
-static bool name_is_good(const char *name)
-{
-    for (const char *c = name; *c; c++)
-        if ((unsigned char)*c <= ' ' || *c == 0x7f)
-            return false;
-    return true;
-}
 
 static bool check_options(struct run *run, int argc, char **argv, struct err *err)
 {
@@ -143,56 +121,8 @@ static bool check_options(struct run *run, int argc, char **argv, struct err *er
             err, ERR_INPUT,
             "--workers, --threads, --weights, --chat-template and --sequences belong to a private hall; with "
             "--broker the workers have their own");
-    if (!name_is_good(o->batch) || !name_is_good(o->queue) || !*o->queue)
+    if (!command_name_is_good(o->batch) || !command_name_is_good(o->queue) || !*o->queue)
         return err_set(err, ERR_INPUT, "--batch and --queue take names without spaces or control characters");
-    return true;
-}
-
-/* Where the output and the state are; nothing is made yet. */
-static bool find_places(struct run *run, struct err *err)
-{
-    const struct options *o = &run->options;
-    struct stat out, in;
-    char dir[RECORD_PATH_MAX], real[PATH_MAX], *slash;
-
-    if (!strcmp(o->output, "-")) {
-        strcpy(run->output, "-");
-    } else {
-        if (!file_absolute(o->output, run->output, sizeof run->output, err))
-            return err_wrap(err, "output");
-        /* What a link names is what is written, and later replaced; the link stays. */
-        if (lstat(run->output, &out) == 0 && S_ISLNK(out.st_mode) && stat(run->output, &out) == 0 &&
-            S_ISREG(out.st_mode) && realpath(run->output, real) && strlen(real) < sizeof run->output)
-            strcpy(run->output, real);
-        if (stat(run->output, &out) == 0) {
-            if (S_ISDIR(out.st_mode))
-                return err_set(err, ERR_INPUT, "output %s is a directory; expected a file", o->output);
-            if (strcmp(run->input, "-") && stat(run->input, &in) == 0 && in.st_dev == out.st_dev &&
-                in.st_ino == out.st_ino && S_ISREG(out.st_mode))
-                return err_set(err, ERR_INPUT, "%s is both input and output", o->output);
-            if (S_ISREG(out.st_mode) && access(run->output, W_OK) != 0)
-                return err_errno(err, "output %s cannot be written", o->output);
-        } else {
-            snprintf(dir, sizeof dir, "%s", run->output);
-            slash = strrchr(dir, '/');
-            slash[slash == dir] = '\0';
-            if (access(dir, W_OK) != 0)
-                return err_errno(err, "output %s: its directory cannot be written", o->output);
-        }
-    }
-    if (*o->state) {
-        if (!file_absolute(o->state, run->state, sizeof run->state, err))
-            return err_wrap(err, "--state");
-    } else if (!strcmp(run->output, "-") || (stat(run->output, &out) == 0 && !S_ISREG(out.st_mode))) {
-        return err_set(err, ERR_INPUT,
-                       "results go to a stream: expected --state DIR, where the run keeps what it has done");
-    } else if (snprintf(run->state, sizeof run->state, "%.*s.moothall", RECORD_PATH_MAX - 20, run->output) >=
-               RECORD_PATH_MAX) {
-        return err_set(err, ERR_INPUT, "the path %.200s... is too long", run->output);
-    }
-    if (snprintf(run->beside, sizeof run->beside, "%.*s.moothall-new", RECORD_PATH_MAX - 20, run->output) >=
-        RECORD_PATH_MAX)
-        return err_set(err, ERR_INPUT, "the path %.200s... is too long", run->output);
     return true;
 }
 
@@ -201,7 +131,7 @@ static bool identify(struct run *run, struct run_identity *now, struct err *err)
     const struct options *o = &run->options;
 
     memset(now, 0, sizeof *now);
-    strcpy(now->output, run->output);
+    strcpy(now->output, run->at.output);
     strcpy(now->broker, o->broker);
     strcpy(now->queue, o->queue);
     strcpy(now->batch_wanted, o->batch);
@@ -238,18 +168,18 @@ static bool wipe(struct run *run, struct err *err)
     char path[RECORD_PATH_MAX];
     struct stat st;
 
-    if (!file_join(path, sizeof path, run->state, "record.json", err))
+    if (!file_join(path, sizeof path, run->at.state, "record.json", err))
         return false;
     unlink(path);
     for (uint32_t e = 1; e <= run->record.edition; e++)
-        record_lines_remove(run->state, e);
-    unlink(run->beside);
+        record_lines_remove(run->at.state, e);
+    unlink(run->at.beside);
     /* its input.jsonl is this run's already */
-    if (!file_join(path, sizeof path, run->state, "store", err) || !file_remove_tree(path, err))
+    if (!file_join(path, sizeof path, run->at.state, "store", err) || !file_remove_tree(path, err))
         return false;
-    if (strcmp(run->output, "-") && stat(run->output, &st) == 0 && S_ISREG(st.st_mode) &&
-        truncate(run->output, 0) != 0)
-        return err_errno(err, "empty %s", run->output);
+    if (strcmp(run->at.output, "-") && stat(run->at.output, &st) == 0 && S_ISREG(st.st_mode) &&
+        truncate(run->at.output, 0) != 0)
+        return err_errno(err, "empty %s", run->at.output);
     return true;
 }
 
@@ -271,33 +201,17 @@ static bool begin(struct run *run, const struct run_identity *now, struct err *e
     else
         record_batch_name(record->batch, now,
                           run->shared && (again || run->options.restart) ? record->nonce : "");
-    return record_lines_save(&run->file, run->state, 1, err) && record_save(record, run->state, err);
+    return record_lines_save(&run->file, run->at.state, 1, err) && record_save(record, run->at.state, err);
 }
 
-/* An unfinished run goes on in the kernel family of its results: another one's bits differ. */
 static bool check_family(struct run *run, struct err *err)
 {
-    const struct backend *best;
-
-    if (run->shared || !*run->record.family)
+    if (run->shared || command_check_family(run->record.family, run->options.mixed, run->family, err)) {
+        if (*run->family)
+            *run->record.family = '\0'; /* learned again */
         return true;
-    best = backend_best(err);
-    if (!best)
-        return err_wrap(err, "this machine");
-    if (!strcmp(best->family, run->record.family))
-        return true;
-    if (!run->options.mixed)
-        return err_set(err, ERR_CONFLICT,
-                       "this run's results were computed in kernel family %s; this machine computes in %s, "
-                       "which gives other "
-                       "bits: continue on a machine that has the former, or --mixed to go on in the latter, "
-                       "or --restart",
-                       run->record.family, best->family);
-    say("going on in kernel family %s; the results so far were computed in %s", best->family,
-        run->record.family);
-    snprintf(run->family, sizeof run->family, "%s", best->family);
-    *run->record.family = '\0'; /* learned again */
-    return true;
+    }
+    return false;
 }
 
 static bool begin_edition(struct run *run, const struct run_identity *now, bool update, bool retry,
@@ -306,132 +220,80 @@ static bool begin_edition(struct run *run, const struct run_identity *now, bool 
     struct record *record = &run->record;
     uint32_t old = record->edition;
 
-    if (!record_lines_save(&run->file, run->state, old + 1, err))
+    if (!record_lines_save(&run->file, run->at.state, old + 1, err))
         return false;
-    unlink(run->beside);
+    unlink(run->at.beside);
     record->is = *now;
     record->edition = old + 1;
     record->update = update;
     record->retry = retry;
     record->submitted = record->ended = record->finished = false;
-    if (!record_save(record, run->state, err))
+    if (!record_save(record, run->at.state, err))
         return false;
-    record_lines_remove(run->state, old);
+    record_lines_remove(run->at.state, old);
     return true;
 }
 
 /* ---- the hall -------------------------------------------------------------------------------------- */
 
-static bool stop_turn(void *arg, struct err *err)
-{
-    (void)arg;
-    return stop_check(err);
-}
-
 static bool open_hall(struct run *run, struct err *err)
 {
     const struct options *o = &run->options;
-    struct hall_config config = { .name = "run",
-                                  .role = MOOTHALL__ROLE__CLIENT,
-                                  .timeout_ms = o->timeout_ms };
-    struct private_config private_config = {
-        .lock = &run->lock,
-        .workers = run->record.ended ? 0 : (int)o->workers,
-        .threads = (int)o->threads,
-        .sequences = (int)o->sequences,
-        .model = o->model,
-        .weights = weights_choices[o->weights],
-        .chat_template = o->chat_template ? template_choices[o->chat_template] : NULL,
-        .family = run->family,
+    struct command_hall_config config = {
+        .verb = "run",
+        .broker = o->broker,
+        .timeout_ms = o->timeout_ms,
+        .quiet = o->quiet,
+        .private_hall = { .lock = &run->lock,
+                          .workers = run->record.ended ? 0 : (int)o->workers,
+                          .threads = (int)o->threads,
+                          .sequences = (int)o->sequences,
+                          .model = o->model,
+                          .weights = weights_choices[o->weights],
+                          .chat_template = o->chat_template ? template_choices[o->chat_template] : NULL,
+                          .family = run->family },
     };
     struct hall_welcome welcome;
 
-    run->context = link_context_new();
-    if (run->shared) {
-        run->stop_side = (struct hall_side){ .fd = { stop_fd() }, .fd_count = 1, .turn = stop_turn };
-        config.endpoint = o->broker;
-        config.side = &run->stop_side;
-    } else {
-        if (!private_hall_start(&run->private_hall, run->context, &private_config, err))
-            return false;
-        config.endpoint = private_hall_endpoint(run->private_hall);
-        config.side = private_hall_side(run->private_hall);
-        config.timeout_ms =
-            o->timeout_ms >= 0 ? o->timeout_ms : INT64_MAX; /* the supervisor knows better when to give up */
-        config.backoff_max_ms = 500;
-    }
-    if (!hall_new(&run->hall, run->context, &config, err) || !hall_open(run->hall, &welcome, err))
+    if (!command_hall_open(&run->command, &config, &welcome, err))
         return false;
     if (run->record.hall && run->record.hall != welcome.hall) {
         say("this is another store than the run began with: its jobs are submitted again");
         run->record.submitted = run->record.update = run->record.retry = false;
-        if (run->record.ended && run->private_hall &&
-            !private_hall_add_workers(run->private_hall, (int)o->workers, err))
+        if (run->record.ended && run->command.private_hall &&
+            !private_hall_add_workers(run->command.private_hall, (int)o->workers, err))
             return false;
         run->record.ended = false;
     }
     if (run->record.hall != welcome.hall) {
         run->record.hall = welcome.hall;
-        return record_save(&run->record, run->state, err);
+        return record_save(&run->record, run->at.state, err);
     }
     return true;
-}
-
-/* Why nothing is leased: in the progress line, and as a line of its own when it lasts. */
-static void note_waiting(struct run *run, const char *why, int64_t now_ms)
-{
-    char now[sizeof run->waiting_for];
-
-    snprintf(now, sizeof now, "%.150s", why);
-    if (strcmp(now, run->waiting_for)) {
-        strcpy(run->waiting_for, now);
-        run->waiting_since_ms = *now ? now_ms : 0;
-    } else if (run->waiting_since_ms && now_ms - run->waiting_since_ms >= WAITING_SAID_MS) {
-        run->waiting_since_ms = 0;
-        say("waiting: %s", now);
-    }
-}
-
-static int64_t unless_unready(const struct run *run, int64_t ms)
-{
-    return run->private_hall && !private_hall_is_ready(run->private_hall) ? UNREADY_MS : ms;
 }
 
 /* Now and then: how far it is, why nothing moves, which workers are ready, and what they compute with. */
 static bool look(void *arg, struct err *err)
 {
     struct run *run = arg;
-    int64_t now_ms = clock_now_ms();
-    Moothall__StatusAsk ask = MOOTHALL__STATUS_ASK__INIT;
-    const struct link_message *answer;
-    const Moothall__Status *status;
     struct record *r = &run->record;
+    const Moothall__Status *status;
 
-    if (now_ms - run->status_ms <
-        unless_unready(run, run->options.quiet ? STATUS_EVERY_QUIET_MS : STATUS_EVERY_MS))
-        return true;
-    run->status_ms = now_ms;
-    if (r->submitted) { /* before, the broker may know of neither */
-        ask.queue = r->is.queue;
-        ask.batch = r->batch;
-    }
-    if (!hall_ask(run->hall, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask, MOOTHALL__ENVELOPE__BODY_STATUS,
-                  &answer, err))
+    /* Before all are submitted the broker may know of neither queue nor batch. */
+    if (!command_hall_look(&run->command, r->is.queue, r->submitted ? r->batch : "", &status, err))
         return false;
-    status = answer->envelope->status;
-    if (run->private_hall)
-        private_hall_note(run->private_hall, status);
+    if (!status)
+        return true;
     if (r->submitted && status->counts) {
         run->progress.failed = status->counts->failed + status->counts->dead + status->counts->cancelled +
                                status->counts->expired;
         run->progress.done = status->counts->done + run->progress.failed;
     }
-    note_waiting(run, status->waiting_for, now_ms);
     /* The family is known when the seats are dealt, the numerics id with the first result. */
     if ((!*r->family && *status->family) || (!*r->numerics && *status->numerics)) {
         snprintf(r->family, sizeof r->family, "%s", status->family);
         snprintf(r->numerics, sizeof r->numerics, "%s", status->numerics);
-        return record_save(r, run->state, err);
+        return record_save(r, run->at.state, err);
     }
     return true;
 }
@@ -447,13 +309,13 @@ static bool submit(struct run *run, struct err *err)
         return true;
     /* All of them, also before a retry: the edition before may have been stopped in the middle of submitting.
      */
-    if (!submit_all(run->hall, &run->file, r->is.queue, r->batch, mode, look, run, err))
+    if (!submit_all(run->command.hall, &run->file, r->is.queue, r->batch, mode, look, run, err))
         return err_wrap(err, "submit");
-    if (r->retry && !submit_all(run->hall, &run->file, r->is.queue, r->batch, MOOTHALL__SUBMIT_MODE__RETRY,
+    if (r->retry && !submit_all(run->command.hall, &run->file, r->is.queue, r->batch, MOOTHALL__SUBMIT_MODE__RETRY,
                                 look, run, err))
         return err_wrap(err, "submit");
     r->submitted = true;
-    return record_save(r, run->state, err);
+    return record_save(r, run->at.state, err);
 }
 
 /* By completion in a later edition only each job's newest generation belongs into the output; which that is
@@ -478,8 +340,8 @@ static bool find_newest(struct run *run, struct output_source *source, struct er
         fetch.from = from;
         fetch.items_max = 256;
         fetch.bytes_max = 1 << 20;
-        fetch.wait_ms = (uint32_t)unless_unready(run, FETCH_WAIT_MS);
-        if (!hall_ask(run->hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES,
+        fetch.wait_ms = (uint32_t)command_hall_patience(&run->command, FETCH_WAIT_MS);
+        if (!hall_ask(run->command.hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES,
                       &answer, err))
             return false;
         entries = answer->envelope->entries;
@@ -494,7 +356,7 @@ static bool find_newest(struct run *run, struct output_source *source, struct er
         end = entries->end;
         if (!end && (!look(run, err)))
             return false;
-        run->progress.note = run->waiting_for;
+        run->progress.note = run->command.waiting_for;
         say_progress(&run->progress, clock_now_ms());
     }
     return true;
@@ -504,7 +366,7 @@ static bool write_results(struct run *run, struct err *err)
 {
     struct record *r = &run->record;
     char consumer[64];
-    const char *path = r->edition > 1 && strcmp(run->output, "-") ? run->beside : run->output;
+    const char *path = r->edition > 1 && strcmp(run->at.output, "-") ? run->at.beside : run->at.output;
     struct output_source source = { .queue = r->is.queue,
                                     .batch = r->batch,
                                     .consumer = consumer,
@@ -520,38 +382,38 @@ static bool write_results(struct run *run, struct err *err)
     if (!source.by_position && r->edition > 1 && !find_newest(run, &source, err))
         goto out;
     /* A device or a pipe is written as it is, never beside and renamed. */
-    if (stat(run->output, &st) == 0 && !S_ISREG(st.st_mode))
-        path = run->output;
-    if (!output_open(&run->out, path, &source, false, false, run->hall, err))
+    if (stat(run->at.output, &st) == 0 && !S_ISREG(st.st_mode))
+        path = run->at.output;
+    if (!output_open(&run->out, path, &source, false, false, run->command.hall, err))
         goto out;
     run->progress.done_at_start = run->progress.done = run->out.done;
     while (!end) {
-        if (!output_fetch(&run->out, &source, run->hall, (uint32_t)unless_unready(run, FETCH_WAIT_MS), &end,
+        if (!output_fetch(&run->out, &source, run->command.hall, (uint32_t)command_hall_patience(&run->command, FETCH_WAIT_MS), &end,
                           &got, err))
             goto out;
         if (!end && !look(run, err))
             goto out;
         if (run->progress.done < run->out.done)
             run->progress.done = run->out.done;
-        run->progress.note = run->waiting_for;
+        run->progress.note = run->command.waiting_for;
         say_progress(&run->progress, clock_now_ms());
     }
     if (!*r->numerics) { /* a short run: nobody has looked since its first result */
-        run->status_ms = 0;
+        run->command.looked_ms = 0;
         if (!look(run, err))
             goto out;
     }
     if (run->out.done != run->file.count) {
         err_set(err, ERR_CONFLICT,
                 "%" PRIu64 " results for %zu requests; `moothall audit --state %.200s` says more",
-                run->out.done, run->file.count, run->state);
+                run->out.done, run->file.count, run->at.state);
         goto out;
     }
-    if (path == run->beside && (rename(run->beside, run->output) != 0)) {
-        err_errno(err, "rename %s to %s", run->beside, run->output);
+    if (path == run->at.beside && (rename(run->at.beside, run->at.output) != 0)) {
+        err_errno(err, "rename %s to %s", run->at.beside, run->at.output);
         goto out;
     }
-    if (run->out.is_file && !file_sync_directory_of(run->output, err))
+    if (run->out.is_file && !file_sync_directory_of(run->at.output, err))
         goto out;
     ok = true;
 out:
@@ -576,7 +438,7 @@ static void note_totals(struct run *run)
 
     ask.queue = run->record.is.queue;
     ask.batch = run->record.batch;
-    if (!hall_ask(run->hall, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask, MOOTHALL__ENVELOPE__BODY_STATUS, &answer, NULL))
+    if (!hall_ask(run->command.hall, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask, MOOTHALL__ENVELOPE__BODY_STATUS, &answer, NULL))
         return;
     status = answer->envelope->status;
     run->totals.prompt_tokens = status->prompt_tokens;
@@ -597,7 +459,7 @@ static void note_totals(struct run *run)
 static int say_over(const struct run *run, int64_t ms)
 {
     const struct record *r = &run->record;
-    const char *where = strcmp(run->output, "-") ? run->output : "standard output";
+    const char *where = strcmp(run->at.output, "-") ? run->at.output : "standard output";
     uint64_t all = r->done + r->failed;
 
     if (r->failed)
@@ -627,23 +489,13 @@ static bool finish(struct run *run, struct err *err)
     r->ended = true;
     r->finished = r->failed == 0;
     r->kept = run->options.keep;
-    if (!record_save(r, run->state, err))
+    if (!record_save(r, run->at.state, err))
         return false;
     if (!r->finished)
         return true;
     if (!run->options.keep)
-        record_lines_remove(run->state, r->edition);
-    return state_clear(run->state, run->options.keep, err);
-}
-
-static void close_all(struct run *run)
-{
-    hall_free(run->hall);
-    run->hall = NULL;
-    private_hall_stop(run->private_hall);
-    run->private_hall = NULL;
-    link_context_free(run->context);
-    run->context = NULL;
+        record_lines_remove(run->at.state, r->edition);
+    return state_clear(run->at.state, run->options.keep, err);
 }
 
 /* Decides what the command means beside what is there, and does all up to the hall. */
@@ -658,26 +510,26 @@ static enum run_means prepare(struct run *run, struct err *err)
     bool update, retry;
     enum run_means means;
 
-    if (!file_join(spool, sizeof spool, run->state, "input.jsonl", err) ||
+    if (!file_join(spool, sizeof spool, run->at.state, "input.jsonl", err) ||
         !batch_file_open(&run->file, run->input, spool, err) || !check_input(run, err) ||
         !identify(run, &now, err))
         return RUN_REFUSE;
-    run->has_record = record_load(&run->record, run->state, err);
+    run->has_record = record_load(&run->record, run->at.state, err);
     if (!run->has_record && err->code != ERR_NOT_FOUND && !asks.restart)
         return RUN_REFUSE;
-    asks.output_is_file = strcmp(run->output, "-") && (stat(run->output, &st) != 0 || S_ISREG(st.st_mode));
-    if (strcmp(run->output, "-") && stat(run->output, &st) == 0) {
+    asks.output_is_file = strcmp(run->at.output, "-") && (stat(run->at.output, &st) != 0 || S_ISREG(st.st_mode));
+    if (strcmp(run->at.output, "-") && stat(run->at.output, &st) == 0) {
         asks.output_exists = st.st_size > 0;
         asks.output_bytes = (uint64_t)st.st_size;
     }
-    asks.store_exists = run->shared || state_store_exists(run->state);
+    asks.store_exists = run->shared || state_store_exists(run->at.state);
     if (run->has_record && !run->record.finished)
-        record_lines_changed(&run->file, run->state, run->record.edition, changed, sizeof changed, err);
+        record_lines_changed(&run->file, run->at.state, run->record.edition, changed, sizeof changed, err);
     means = record_decide(run->has_record ? &run->record : NULL, &now, &asks, *changed ? changed : NULL,
                           &update, &retry, err);
     if (means == RUN_START) {
         if (run->has_record && run->record.finished && !asks.restart && asks.output_exists)
-            say("%s is the result of another run, which finished; it is written anew", run->output);
+            say("%s is the result of another run, which finished; it is written anew", run->at.output);
         if (!begin(run, &now, err))
             return RUN_REFUSE;
     } else if (means == RUN_EDITION) {
@@ -687,23 +539,9 @@ static enum run_means prepare(struct run *run, struct err *err)
         run->record.is = now;
         if (!check_family(run, err))
             return RUN_REFUSE;
-        say("continuing an earlier run of %s", run->output);
+        say("continuing an earlier run of %s", run->at.output);
     }
     return means;
-}
-
-/* A directory that this command has just made and has nothing to keep in. */
-static void remove_empty_state(struct run *run)
-{
-    char path[RECORD_PATH_MAX];
-
-    if (file_join(path, sizeof path, run->state, "record.json", NULL) && access(path, F_OK) == 0)
-        return;
-    state_clear(run->state, true, NULL);
-    for (int i = 0; i < 2; i++)
-        if (file_join(path, sizeof path, run->state, i ? "run.lock" : "lock", NULL))
-            unlink(path);
-    rmdir(run->state);
 }
 
 static bool execute(struct run *run, struct err *err)
@@ -712,10 +550,10 @@ static bool execute(struct run *run, struct err *err)
 
     if (run->file.count == 0) {
         /* Nothing to do is done: an empty output, and no hall for it. */
-        FILE *file = strcmp(run->output, "-") ? fopen(run->output, "we") : NULL;
+        FILE *file = strcmp(run->at.output, "-") ? fopen(run->at.output, "we") : NULL;
 
-        if (strcmp(run->output, "-") && !file)
-            return err_errno(err, "write %s", run->output);
+        if (strcmp(run->at.output, "-") && !file)
+            return err_errno(err, "write %s", run->at.output);
         if (file)
             fclose(file);
         run->record.submitted = true;
@@ -725,9 +563,9 @@ static bool execute(struct run *run, struct err *err)
     all_here = !run->record.submitted; /* else part of the batch was done by an earlier command */
 
     ok = open_hall(run, err) && submit(run, err) && write_results(run, err);
-    if (ok && all_here && run->private_hall)
+    if (ok && all_here && run->command.private_hall)
         note_totals(run);
-    close_all(run);
+    command_hall_close(&run->command);
     return ok && finish(run, err);
 }
 
@@ -756,13 +594,13 @@ static int run_verb(const struct verb *verb, int argc, char **argv)
     run->options.timeout_ms = -1;
     strcpy(run->options.queue, "default");
     if (!verb_flags(verb, &argc, argv, &run->options, &err) || !check_options(run, argc, argv, &err) ||
-        !find_places(run, &err)) {
+        !command_find_places(&run->at, run->options.output, run->options.state, run->input, &err)) {
         say_failed("run", &err);
         free(run);
         return 1;
     }
     say_init(run->options.quiet);
-    if (!state_lock_take(&run->lock, run->state, "run", &err)) {
+    if (!state_lock_take(&run->lock, run->at.state, "run", &err)) {
         say_unbegun(&err);
         goto out;
     }
@@ -770,17 +608,17 @@ static int run_verb(const struct verb *verb, int argc, char **argv)
     switch (means) {
     case RUN_REFUSE:
         say_unbegun(&err);
-        remove_empty_state(run);
+        command_forget_state(run->at.state);
         break;
     case RUN_COMPLETE:
-        say("nothing to do: %s is complete (%" PRIu64 " requests, all done)", run->output, run->record.done);
-        state_clear(run->state, run->record.kept, &err);
+        say("nothing to do: %s is complete (%" PRIu64 " requests, all done)", run->at.output, run->record.done);
+        state_clear(run->at.state, run->record.kept, &err);
         status = 0;
         break;
     case RUN_OVER:
         say("nothing to do: %s is complete, %" PRIu64 " done, %" PRIu64
             " failed; --retry-failed does those again",
-            run->output, run->record.done, run->record.failed);
+            run->at.output, run->record.done, run->record.failed);
         status = 2;
         break;
     default:
