@@ -70,6 +70,11 @@ static bool no_room(struct request_fault *fault)
                              "the request needs more memory than it may take");
 }
 
+static int write_bytes(const char *bytes, size_t size, void *buf)
+{
+    return buf_add(buf, bytes, size) ? 0 : -1;
+}
+
 static const char *found(const json_t *v)
 {
     switch (json_typeof(v)) {
@@ -229,11 +234,10 @@ struct reading {
     struct arena *arena;
     struct request *request;
     struct request_fault *fault;
-    bool tokens_given, logprobs_given, top_logprobs_given;
-    const char *tokens_field; /* which of its two names max_tokens came by */
+    bool top_logprobs_given;
 };
 
-typedef bool read_field(struct reading *r, const char *name, const json_t *v);
+typedef bool read_field(struct reading *r, const char *name, const json_t *v); /* name: a literal */
 
 static bool keep_text(struct reading *r, const json_t *v, struct span *text)
 {
@@ -262,15 +266,16 @@ static bool read_integer(struct reading *r, const char *name, const json_t *v, j
     return true;
 }
 
-static bool read_number(struct reading *r, const char *name, const json_t *v, double high, double *value)
+static bool read_number(struct reading *r, const char *name, const json_t *v, double low, double high,
+                        double *value)
 {
     if (!json_is_number(v))
         return request_fault_set(r->fault, 400, "invalid_type", name,
-                                 "`%s`: expected a number 0..%g, found %s", name, high, found(v));
+                                 "`%s`: expected a number %g..%g, found %s", name, low, high, found(v));
     *value = json_number_value(v);
-    if (!(*value >= 0 && *value <= high))
+    if (!(*value >= low && *value <= high))
         return request_fault_set(r->fault, 400, "invalid_value", name,
-                                 "`%s`: expected a number 0..%g, found %g", name, high, *value);
+                                 "`%s`: expected a number %g..%g, found %g", name, low, high, *value);
     return true;
 }
 
@@ -291,11 +296,11 @@ static bool read_max_tokens(struct reading *r, const char *name, const json_t *v
 {
     json_int_t value = 0;
 
-    if (r->tokens_given)
+    if (r->request->tokens_field)
         return request_fault_set(r->fault, 400, "invalid_value", name,
-                                 "`%s` and `%s` mean the same; expected one", r->tokens_field, name);
-    r->tokens_given = true;
-    r->tokens_field = name;
+                                 "`%s` and `%s` mean the same; expected one", r->request->tokens_field,
+                                 name);
+    r->request->tokens_field = name;
     /* 0 is judged when it is known whether the prompt is echoed. */
     if (json_is_integer(v) && json_integer_value(v) == 0) {
         r->request->max_tokens = 0;
@@ -309,12 +314,12 @@ static bool read_max_tokens(struct reading *r, const char *name, const json_t *v
 
 static bool read_temperature(struct reading *r, const char *name, const json_t *v)
 {
-    return read_number(r, name, v, 2, &r->request->temperature);
+    return read_number(r, name, v, 0, 2, &r->request->temperature);
 }
 
 static bool read_top_p(struct reading *r, const char *name, const json_t *v)
 {
-    return read_number(r, name, v, 1, &r->request->top_p);
+    return read_number(r, name, v, 0, 1, &r->request->top_p);
 }
 
 static bool read_top_k(struct reading *r, const char *name, const json_t *v)
@@ -373,10 +378,389 @@ static bool read_stop(struct reading *r, const char *name, const json_t *v)
 
 static bool read_n(struct reading *r, const char *name, const json_t *v)
 {
-    if (json_is_integer(v) && json_integer_value(v) == 1)
+    json_int_t value = 0;
+
+    if (!read_integer(r, name, v, 1, REQUEST_CHOICES_MAX, &value))
+        return false;
+    r->request->choices = (int32_t)value;
+    return true;
+}
+
+static bool read_min_p(struct reading *r, const char *name, const json_t *v)
+{
+    return read_number(r, name, v, 0, 1, &r->request->min_p);
+}
+
+static bool read_presence_penalty(struct reading *r, const char *name, const json_t *v)
+{
+    return read_number(r, name, v, -2, 2, &r->request->presence_penalty);
+}
+
+static bool read_frequency_penalty(struct reading *r, const char *name, const json_t *v)
+{
+    return read_number(r, name, v, -2, 2, &r->request->frequency_penalty);
+}
+
+static bool read_repetition_penalty(struct reading *r, const char *name, const json_t *v)
+{
+    return read_number(r, name, v, 0.01, 10, &r->request->repetition_penalty);
+}
+
+/* A key of logit_bias: an id in decimal, in the one way that it can be written. */
+static bool read_id(const char *key, int32_t *id)
+{
+    int64_t value = 0;
+
+    if (!*key || (key[0] == '0' && key[1]))
+        return false;
+    for (; *key; key++) {
+        if (*key < '0' || *key > '9' || value > INT32_MAX)
+            return false;
+        value = 10 * value + (*key - '0');
+    }
+    *id = (int32_t)value;
+    return value <= INT32_MAX;
+}
+
+static int compare_bias(const void *a, const void *b)
+{
+    int32_t x = ((const struct request_bias *)a)->id, y = ((const struct request_bias *)b)->id;
+
+    return x < y ? -1 : x > y;
+}
+
+static bool read_logit_bias(struct reading *r, const char *name, const json_t *v)
+{
+    struct request *q = r->request;
+    size_t count = json_object_size(v);
+    char item_name[96];
+    const char *key;
+    json_t *value;
+
+    if (!json_is_object(v))
+        return wrong_type(r->fault, name, "an object of token ids and numbers", v);
+    if (count > REQUEST_BIAS_MAX)
+        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected at most %d ids, found %zu",
+                                 name, REQUEST_BIAS_MAX, count);
+    q->bias = arena_take(r->arena, (count + 1) * sizeof *q->bias);
+    if (!q->bias)
+        return no_room(r->fault);
+    json_object_foreach((json_t *)(uintptr_t)v, key, value)
+    {
+        double bias = 0;
+
+        snprintf(item_name, sizeof item_name, "%s.%.40s", name, key);
+        if (!read_id(key, &q->bias[q->bias_count].id))
+            return request_fault_set(r->fault, 400, "invalid_value", item_name,
+                                     "`%s`: expected a token id as the key, such as \"42\"", item_name);
+        if (!read_number(r, item_name, value, -100, 100, &bias))
+            return false;
+        q->bias[q->bias_count++].bias = (float)bias;
+    }
+    if (q->bias_count)
+        qsort(q->bias, q->bias_count, sizeof *q->bias, compare_bias);
+    return true;
+}
+
+static bool read_stop_token_ids(struct reading *r, const char *name, const json_t *v)
+{
+    struct request *q = r->request;
+    size_t count = json_array_size(v);
+    char item_name[64];
+
+    if (!json_is_array(v))
+        return wrong_type(r->fault, name, "a list of token ids", v);
+    if (count > REQUEST_STOP_IDS_MAX)
+        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected at most %d ids, found %zu",
+                                 name, REQUEST_STOP_IDS_MAX, count);
+    q->stop_id = arena_take(r->arena, (count + 1) * sizeof *q->stop_id);
+    if (!q->stop_id)
+        return no_room(r->fault);
+    for (size_t i = 0; i < count; i++) {
+        json_int_t id = 0;
+
+        snprintf(item_name, sizeof item_name, "%s[%zu]", name, i);
+        if (!read_integer(r, item_name, json_array_get(v, i), 0, INT32_MAX, &id))
+            return false;
+        q->stop_id[q->stop_id_count++] = (int32_t)id;
+    }
+    return true;
+}
+
+static bool read_ignore_eos(struct reading *r, const char *name, const json_t *v)
+{
+    return read_bool(r, name, v, &r->request->ignore_eos);
+}
+
+/* Refuses the first key that is not in the list; one whose value is null counts as absent. */
+static bool only_keys(struct reading *r, const char *name, const json_t *v, const char *const *known, int count)
+{
+    char param[128];
+    const char *key;
+    json_t *value;
+
+    json_object_foreach((json_t *)(uintptr_t)v, key, value)
+    {
+        const char *nearest;
+        bool listed = false;
+
+        for (int i = 0; i < count; i++)
+            listed = listed || strcmp(key, known[i]) == 0;
+        if (listed || json_is_null(value))
+            continue;
+        snprintf(param, sizeof param, "%s.%.60s", name, key);
+        nearest = err_nearest(key, known, count);
+        return request_fault_set(r->fault, 400, "unsupported_parameter", param, "`%s` is not supported%s%s%s",
+                                 param, nearest ? " (did you mean `" : "", nearest ? nearest : "",
+                                 nearest ? "`?)" : "");
+    }
+    return true;
+}
+
+static const json_t *given(const json_t *object, const char *key)
+{
+    const json_t *v = json_object_get(object, key);
+
+    return json_is_null(v) ? NULL : v;
+}
+
+static bool read_repetition_detection(struct reading *r, const char *name, const json_t *v)
+{
+    static const char *const known[] = { "max_pattern_size", "min_pattern_size", "min_count" };
+    const json_t *max = given(v, known[0]), *min = given(v, known[1]), *count = given(v, known[2]);
+    json_int_t high = 0, low = 1, times = 0;
+
+    if (!json_is_object(v))
+        return wrong_type(r->fault, name, "an object with \"max_pattern_size\" and \"min_count\"", v);
+    if (!only_keys(r, name, v, known, 3) ||
+        (max && !read_integer(r, "repetition_detection.max_pattern_size", max, 0, REQUEST_PATTERN_MAX, &high)))
+        return false;
+    if (high == 0) /* off, whatever else there is, so that a template can switch it off by one field */
         return true;
-    return request_fault_set(r->fault, 400, "unsupported_value", name,
-                             "`n`: only 1 is supported: one choice a request");
+    if (min && !read_integer(r, "repetition_detection.min_pattern_size", min, 0, high, &low))
+        return false;
+    if (!count)
+        return request_fault_set(r->fault, 400, "missing_required_parameter", "repetition_detection.min_count",
+                                 "`repetition_detection.min_count` is missing");
+    if (!read_integer(r, "repetition_detection.min_count", count, 2, REQUEST_PATTERN_MAX, &times))
+        return false;
+    r->request->pattern_max = (int32_t)high;
+    r->request->pattern_min = low > 0 ? (int32_t)low : 1;
+    r->request->pattern_count = (int32_t)times;
+    return true;
+}
+
+/* ---- the form of the output ------------------------------------------------------------------------- */
+
+static bool set_form(struct reading *r, const char *field, enum request_form form)
+{
+    if (r->request->form_field)
+        return request_fault_set(r->fault, 400, "invalid_value", field,
+                                 "`%s` and `%s` both say what the output has to be; expected one",
+                                 r->request->form_field, field);
+    r->request->form = form;
+    r->request->form_field = field;
+    return true;
+}
+
+/* Numbers in the shortest spelling that gives them back: what a schema says of 0.1 must not become
+ * 0.10000000000000001.  The depth was checked with the line. */
+static bool write_ordered(struct buf *out, const json_t *v)
+{
+    const char *key, *comma = "";
+    char text[40];
+    json_t *item;
+    size_t i;
+
+    switch (json_typeof(v)) {
+    case JSON_OBJECT:
+        if (!buf_add(out, "{", 1))
+            return false;
+        json_object_foreach((json_t *)(uintptr_t)v, key, item)
+        {
+            json_t *name = json_string(key);
+            bool ok = name && buf_text(out, comma) && write_ordered(out, name) && buf_add(out, ":", 1) &&
+                      write_ordered(out, item);
+
+            json_decref(name);
+            if (!ok)
+                return false;
+            comma = ",";
+        }
+        return buf_add(out, "}", 1);
+    case JSON_ARRAY:
+        if (!buf_add(out, "[", 1))
+            return false;
+        json_array_foreach(v, i, item)
+        {
+            if (!buf_text(out, comma) || !write_ordered(out, item))
+                return false;
+            comma = ",";
+        }
+        return buf_add(out, "]", 1);
+    case JSON_REAL:
+        for (int digits = 15; digits <= 17; digits++) {
+            snprintf(text, sizeof text, "%.*g", digits, json_real_value(v));
+            if (strtod(text, NULL) == json_real_value(v))
+                break;
+        }
+        return buf_text(out, text) && (strpbrk(text, ".e") || buf_text(out, ".0"));
+    default:
+        return json_dump_callback(v, write_bytes, out, JSON_COMPACT | JSON_ENCODE_ANY) == 0;
+    }
+}
+
+/* Takes a schema, texts to choose from or a pattern out of its field. */
+static bool keep_form(struct reading *r, const char *name, const json_t *v)
+{
+    struct buf text = { .max = REQUEST_FORM_BYTES_MAX };
+    bool ok = write_ordered(&text, v);
+    char *copy = ok ? arena_copy(r->arena, text.data, text.size) : NULL;
+
+    r->request->form_text = span_of(copy, text.size);
+    buf_fini(&text);
+    if (!ok)
+        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: more than %d bytes", name,
+                                 REQUEST_FORM_BYTES_MAX);
+    return copy || no_room(r->fault);
+}
+
+static bool keep_schema(struct reading *r, const char *name, const json_t *v, bool text_too)
+{
+    if (json_is_object(v) || (json_is_boolean(v) && text_too))
+        return keep_form(r, name, v);
+    if (!text_too || !json_is_string(v))
+        return wrong_type(r->fault, name, text_too ? "a JSON Schema, or one as a text" : "a JSON Schema", v);
+    if (json_string_length(v) > REQUEST_FORM_BYTES_MAX)
+        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: more than %d bytes", name,
+                                 REQUEST_FORM_BYTES_MAX);
+    return keep_text(r, v, &r->request->form_text);
+}
+
+static bool keep_choice(struct reading *r, const char *name, const json_t *v)
+{
+    const json_t *text;
+    char item_name[64];
+    size_t i;
+
+    if (!json_is_array(v))
+        return wrong_type(r->fault, name, "a list of texts", v);
+    if (json_array_size(v) == 0 || json_array_size(v) > REQUEST_FORM_TEXTS_MAX)
+        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected 1..%d texts, found %zu",
+                                 name, REQUEST_FORM_TEXTS_MAX, json_array_size(v));
+    json_array_foreach(v, i, text)
+    {
+        snprintf(item_name, sizeof item_name, "%s[%zu]", name, i);
+        if (!json_is_string(text))
+            return wrong_type(r->fault, item_name, "a text", text);
+    }
+    return keep_form(r, name, v);
+}
+
+static bool keep_regex(struct reading *r, const char *name, const json_t *v)
+{
+    if (!json_is_string(v))
+        return wrong_type(r->fault, name, "a regular expression as a text", v);
+    if (json_string_length(v) == 0 || json_string_length(v) > REQUEST_REGEX_BYTES_MAX)
+        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected 1..%d bytes, found %zu",
+                                 name, REQUEST_REGEX_BYTES_MAX, json_string_length(v));
+    return keep_text(r, v, &r->request->form_text);
+}
+
+static bool read_guided_json(struct reading *r, const char *name, const json_t *v)
+{
+    return set_form(r, name, REQUEST_SCHEMA) && keep_schema(r, name, v, true);
+}
+
+static bool read_guided_choice(struct reading *r, const char *name, const json_t *v)
+{
+    return set_form(r, name, REQUEST_CHOICE) && keep_choice(r, name, v);
+}
+
+static bool read_guided_regex(struct reading *r, const char *name, const json_t *v)
+{
+    return set_form(r, name, REQUEST_REGEX) && keep_regex(r, name, v);
+}
+
+static bool read_structured_outputs(struct reading *r, const char *name, const json_t *v)
+{
+    static const char *const known[] = { "json", "choice", "regex", "json_object" };
+    const json_t *json = given(v, known[0]), *choice = given(v, known[1]), *regex = given(v, known[2]),
+                 *object = given(v, known[3]);
+    bool any = false;
+
+    if (!json_is_object(v))
+        return wrong_type(r->fault, name, "an object with \"json\", \"choice\", \"regex\" or \"json_object\"", v);
+    if (!only_keys(r, name, v, known, 4) || (object && !read_bool(r, "structured_outputs.json_object", object, &any)))
+        return false;
+    if (!json + !choice + !regex + !any != 3)
+        return request_fault_set(r->fault, 400, "invalid_value", name,
+                                 "`%s`: expected one of json, choice, regex and json_object, found %d", name,
+                                 !!json + !!choice + !!regex + any);
+    if (json)
+        return set_form(r, name, REQUEST_SCHEMA) && keep_schema(r, "structured_outputs.json", json, true);
+    if (choice)
+        return set_form(r, name, REQUEST_CHOICE) && keep_choice(r, "structured_outputs.choice", choice);
+    if (regex)
+        return set_form(r, name, REQUEST_REGEX) && keep_regex(r, "structured_outputs.regex", regex);
+    return set_form(r, name, REQUEST_JSON_OBJECT);
+}
+
+static bool read_json_schema(struct reading *r, const json_t *v)
+{
+    static const char *const known[] = { "schema", "strict", "name", "description" };
+    const json_t *schema = given(v, known[0]), *strict = given(v, known[1]);
+    char name[64];
+
+    if (!json_is_object(v))
+        return v ? wrong_type(r->fault, "response_format.json_schema", "an object with \"schema\"", v)
+                 : request_fault_set(r->fault, 400, "missing_required_parameter", "response_format.json_schema",
+                                     "`response_format.json_schema` is missing");
+    if (!only_keys(r, "response_format.json_schema", v, known, 4))
+        return false;
+    for (int i = 2; i < 4; i++) {
+        const json_t *text = given(v, known[i]);
+
+        snprintf(name, sizeof name, "response_format.json_schema.%s", known[i]);
+        if (text && !json_is_string(text))
+            return wrong_type(r->fault, name, "a text", text);
+    }
+    if (strict && !read_bool(r, "response_format.json_schema.strict", strict, &r->request->form_closed))
+        return false;
+    if (!schema)
+        return request_fault_set(r->fault, 400, "missing_required_parameter", "response_format.json_schema.schema",
+                                 "`response_format.json_schema.schema` is missing");
+    return set_form(r, "response_format", REQUEST_SCHEMA) &&
+           keep_schema(r, "response_format.json_schema.schema", schema, false);
+}
+
+static bool read_response_format(struct reading *r, const char *name, const json_t *v)
+{
+    static const char *const known[] = { "type", "json_schema" };
+    const json_t *type = given(v, known[0]), *schema = given(v, known[1]);
+
+    if (!json_is_object(v))
+        return wrong_type(r->fault, name, "an object with \"type\"", v);
+    if (!only_keys(r, name, v, known, 2))
+        return false;
+    if (!type)
+        return request_fault_set(r->fault, 400, "missing_required_parameter", "response_format.type",
+                                 "`response_format.type` is missing");
+    if (!json_is_string(type))
+        return wrong_type(r->fault, "response_format.type", "a text", type);
+    if (is_word(type, "json_schema"))
+        return read_json_schema(r, schema);
+    if (schema)
+        return request_fault_set(r->fault, 400, "invalid_value", "response_format.json_schema",
+                                 "`response_format.json_schema` needs `type`: json_schema");
+    if (is_word(type, "text"))
+        return true;
+    if (is_word(type, "json_object"))
+        return set_form(r, name, REQUEST_JSON_OBJECT);
+    return request_fault_set(r->fault, 400, "unsupported_value", "response_format.type",
+                             "`response_format.type`: `%.40s` is not supported; expected text, json_object or "
+                             "json_schema",
+                             json_string_value(type));
 }
 
 static bool read_stream(struct reading *r, const char *name, const json_t *v)
@@ -607,6 +991,19 @@ static const struct {
     { "temperature", IN_BOTH, read_temperature },
     { "top_p", IN_BOTH, read_top_p },
     { "top_k", IN_BOTH, read_top_k },
+    { "min_p", IN_BOTH, read_min_p },
+    { "presence_penalty", IN_BOTH, read_presence_penalty },
+    { "frequency_penalty", IN_BOTH, read_frequency_penalty },
+    { "repetition_penalty", IN_BOTH, read_repetition_penalty },
+    { "logit_bias", IN_BOTH, read_logit_bias },
+    { "stop_token_ids", IN_BOTH, read_stop_token_ids },
+    { "ignore_eos", IN_BOTH, read_ignore_eos },
+    { "repetition_detection", IN_BOTH, read_repetition_detection },
+    { "response_format", IN_BOTH, read_response_format },
+    { "guided_json", IN_BOTH, read_guided_json },
+    { "guided_choice", IN_BOTH, read_guided_choice },
+    { "guided_regex", IN_BOTH, read_guided_regex },
+    { "structured_outputs", IN_BOTH, read_structured_outputs },
     { "seed", IN_BOTH, read_seed },
     { "stop", IN_BOTH, read_stop },
     { "n", IN_BOTH, read_n },
@@ -627,36 +1024,24 @@ static const char *const elsewhere[] = {
     "chat_template_kwargs",
     "documents",
     "extra_body",
-    "frequency_penalty",
     "function_call",
     "functions",
-    "guided_choice",
     "guided_grammar",
-    "guided_json",
-    "guided_regex",
-    "ignore_eos",
     "include_stop_str_in_output",
     "length_penalty",
-    "logit_bias",
     "logits_processors",
     "metadata",
-    "min_p",
     "min_tokens",
     "modalities",
     "parallel_tool_calls",
     "prediction",
-    "presence_penalty",
     "priority",
     "prompt_logprobs",
     "reasoning_effort",
-    "repetition_penalty",
-    "response_format",
     "service_tier",
     "skip_special_tokens",
-    "stop_token_ids",
     "store",
     "stream_options",
-    "structured_outputs",
     "suffix",
     "tool_choice",
     "tools",
@@ -692,7 +1077,7 @@ static bool read_one(struct reading *r, const char *name, const json_t *v, int w
 {
     for (int i = 0; i < FIELD_COUNT; i++)
         if ((fields[i].where & where) && strcmp(fields[i].name, name) == 0)
-            return json_is_null(v) || fields[i].read(r, name, v);
+            return json_is_null(v) || fields[i].read(r, fields[i].name, v);
     if (json_is_null(v)) /* a client that spells out what it leaves open changes nothing */
         for (size_t i = 0; i < sizeof elsewhere / sizeof elsewhere[0]; i++)
             if (strcmp(name, elsewhere[i]) == 0)
@@ -714,31 +1099,81 @@ static bool check_together(struct reading *r)
         return missing(r, "messages");
     if (q->kind == REQUEST_COMPLETION && !q->prompt_id && !q->prompt.data)
         return missing(r, "prompt");
-    if (!r->tokens_given)
+    if (!q->tokens_field)
         q->max_tokens = q->kind == REQUEST_CHAT ? -1 : REQUEST_COMPLETION_TOKENS;
     if (q->max_tokens == 0 && !q->echo)
-        return request_fault_set(r->fault, 400, "invalid_value", r->tokens_field,
-                                 "`%s`: expected at least 1, found 0%s", r->tokens_field,
+        return request_fault_set(r->fault, 400, "invalid_value", q->tokens_field,
+                                 "`%s`: expected at least 1, found 0%s", q->tokens_field,
                                  q->kind == REQUEST_COMPLETION ? " (0 is for scoring a prompt, with `echo`)"
                                                                : "");
     if (r->top_logprobs_given && !q->logprobs)
         return request_fault_set(r->fault, 400, "invalid_value", "top_logprobs",
                                  "`top_logprobs` needs `logprobs`: true");
+    if (q->form_field && (q->stop_count || q->stop_id_count))
+        return request_fault_set(r->fault, 400, "invalid_value", q->stop_count ? "stop" : "stop_token_ids",
+                                 "`%s` does not go together with `%s`: it could cut what has a form",
+                                 q->stop_count ? "stop" : "stop_token_ids", q->form_field);
     return true;
+}
+
+/* Where a body holds a schema. */
+static const char *const schema_path[][4] = {
+    { "guided_json" },
+    { "response_format", "json_schema", "schema" },
+    { "structured_outputs", "json" },
+};
+enum { SCHEMA_PATHS = sizeof schema_path / sizeof schema_path[0] };
+
+static int compare_keys(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* on: a bit for each schema_path whose first `depth` names lead to v. */
+static bool write_canonical(struct buf *out, const json_t *v, int depth, unsigned on)
+{
+    const char **keys, *key;
+    size_t count = 0;
+    json_t *value;
+    bool ok;
+
+    for (int i = 0; i < SCHEMA_PATHS; i++)
+        if (on >> i & 1 && !schema_path[i][depth])
+            return write_ordered(out, v);
+    /* 17 digits give every number back exactly, whatever jansson's own default is. */
+    if (!on || !json_is_object(v))
+        return json_dump_callback(v, write_bytes, out,
+                                  JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17)) == 0;
+    keys = malloc((json_object_size(v) + 1) * sizeof *keys);
+    if (!keys)
+        return false;
+    json_object_foreach((json_t *)(uintptr_t)v, key, value) keys[count++] = key;
+    qsort(keys, count, sizeof *keys, compare_keys);
+    ok = buf_add(out, "{", 1);
+    for (size_t k = 0; ok && k < count; k++) {
+        unsigned further = 0;
+
+        for (int i = 0; i < SCHEMA_PATHS; i++)
+            if (on >> i & 1 && strcmp(schema_path[i][depth], keys[k]) == 0)
+                further |= 1u << i;
+        value = json_string(keys[k]);
+        ok = value && (k == 0 || buf_add(out, ",", 1)) && write_ordered(out, value) && buf_add(out, ":", 1) &&
+             write_canonical(out, json_object_get(v, keys[k]), depth + 1, further);
+        json_decref(value);
+    }
+    free(keys);
+    return ok && buf_add(out, "}", 1);
 }
 
 static bool keep_canonical(struct reading *r, const json_t *body)
 {
-    /* 17 digits give every number back exactly, whatever jansson's own default is. */
-    size_t flags = JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17);
-    size_t size = json_dumpb(body, NULL, 0, flags);
-    char *text = size ? arena_take(r->arena, size) : NULL;
+    struct buf text = { .max = 2 * (size_t)REQUEST_LINE_MAX };
+    bool ok = write_canonical(&text, body, 0, (1u << SCHEMA_PATHS) - 1);
+    char *copy = ok ? arena_copy(r->arena, text.data, text.size) : NULL;
 
-    if (!text)
-        return no_room(r->fault);
-    json_dumpb(body, text, size, flags);
-    r->request->body = span_of(text, size);
-    return true;
+    r->request->body = span_of(copy, text.size);
+    buf_fini(&text);
+    return copy || no_room(r->fault);
 }
 
 static bool read_url(struct request *request, struct span url, struct request_fault *fault)
@@ -764,6 +1199,8 @@ static bool read_body(struct arena *arena, json_t *body, struct request *request
 
     request->temperature = 1;
     request->top_p = 1;
+    request->repetition_penalty = 1;
+    request->choices = 1;
     if (!json_is_object(body))
         return wrong_type(fault, "body", "an object", body);
     json_object_foreach(body, name, v) if (!read_one(&r, name, v, where)) return false;

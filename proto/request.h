@@ -8,13 +8,42 @@
  * is null counts as absent; so does a null in one that other services know and this one does not ("tools").
  *
  *   both         model (any string; echoed, never refused), max_tokens, temperature 0..2 (1),
- *                top_p 0..1 (1), top_k >= 0 (0 and -1: off), seed (64 bits, signed), stop (a string, or
- *                1..16 of them, each 1..512 bytes), n (only 1), stream (only false)
+ *                top_p 0..1 (1), top_k >= 0 (0 and -1: off), min_p 0..1 (0: off), seed (64 bits, signed),
+ *                presence_penalty and frequency_penalty -2..2 (0), repetition_penalty 0.01..10 (1),
+ *                logit_bias ({"id": -100..100}, at most 1024), n 1..64 (1), stop (a string, or 1..16 of them,
+ *                each 1..512 bytes), stop_token_ids (at most 64), ignore_eos (bool), repetition_detection,
+ *                stream (only false), and what the output has to be: at most one of response_format,
+ *                guided_json, guided_choice, guided_regex, structured_outputs
  *   chat         messages, max_completion_tokens (another name of max_tokens), logprobs (bool),
  *                top_logprobs 0..20 (with logprobs)
  *   completions  prompt (a string, or token ids), echo (bool), logprobs 0..20
  *
- * max_tokens is at least 1; with echo it may be 0: then the prompt is scored and nothing generated. */
+ * max_tokens is at least 1; with echo it may be 0: then the prompt is scored and nothing generated.
+ *
+ * repetition_detection is {"max_pattern_size": 0..1024 (0: off), "min_pattern_size": 1..max (1),
+ * "min_count": 2..1024}: the answer ends, with finish_reason "repetition", as soon as its last tokens are
+ * min_count times the same min..max tokens.  Where the output has a form it is not cut but brought to its
+ * shortest end.
+ *
+ * The form of the output:
+ *
+ *     "response_format": {"type": "text"}                      none
+ *     "response_format": {"type": "json_object"}               any JSON object
+ *     "response_format": {"type": "json_schema", "json_schema": {"schema": {...}, "strict": false,
+ *                         "name": "...", "description": "..."}}
+ *     "guided_json": {...} or the same as a string             a JSON Schema
+ *     "guided_choice": ["yes", "no"]                           one of these texts
+ *     "guided_regex": "..."                                    the whole output matches
+ *     "structured_outputs": {"json" | "choice" | "regex" | "json_object": ...}   the same by newer names
+ *
+ * strict: objects whose schema says nothing of additionalProperties take none; else they take any, as the
+ * standard says.  name and description are for the reader.  What a schema may hold is the worker's to
+ * check.  A form goes together with everything but stop and stop_token_ids, which could cut it.
+ *
+ * The canonical body sorts the keys of every object, so that their order makes no other job - but not in a
+ * schema, where the order of properties is the order in which they are generated: there all objects keep the
+ * order in which they were written.  The same schema with its keys in another order is another request, with
+ * another digest and another seed. */
 
 #ifndef PROTO_REQUEST_H
 #define PROTO_REQUEST_H
@@ -29,7 +58,7 @@
 
 enum {
     REQUEST_LINE_MAX = 16 * 1024 * 1024, /* bytes of a line */
-    REQUEST_DEPTH_MAX = 16,              /* of nested arrays and objects */
+    REQUEST_DEPTH_MAX = 160,             /* of nested arrays and objects: a schema of 64 levels has two a level */
     REQUEST_VALUES_MAX = 1 << 21,        /* JSON values in a line: they take memory before they are judged */
     REQUEST_ID_MAX = 512,                /* bytes of a custom_id */
     REQUEST_MESSAGES_MAX = 4096,
@@ -38,6 +67,13 @@ enum {
     REQUEST_STOP_BYTES_MAX = 512,
     REQUEST_TOP_LOGPROBS_MAX = 20,
     REQUEST_COMPLETION_TOKENS = 16, /* a completion without max_tokens */
+    REQUEST_BIAS_MAX = 1024,
+    REQUEST_CHOICES_MAX = 64, /* n */
+    REQUEST_STOP_IDS_MAX = 64,
+    REQUEST_PATTERN_MAX = 1024,            /* tokens of a repeated pattern, and its repeats */
+    REQUEST_FORM_BYTES_MAX = 1024 * 1024,  /* a schema, or all texts to choose from */
+    REQUEST_REGEX_BYTES_MAX = 4096,
+    REQUEST_FORM_TEXTS_MAX = 1 << 14, /* of a guided_choice */
 };
 
 enum request_kind { REQUEST_CHAT, REQUEST_COMPLETION };
@@ -47,6 +83,19 @@ enum request_role { REQUEST_SYSTEM, REQUEST_USER, REQUEST_ASSISTANT };
 struct request_message {
     enum request_role role;
     struct span content; /* may hold U+0000 and be empty; parts of type text are joined */
+};
+
+struct request_bias {
+    int32_t id; /* not negative, else unchecked */
+    float bias;
+};
+
+enum request_form {
+    REQUEST_FREE,
+    REQUEST_JSON_OBJECT,
+    REQUEST_SCHEMA, /* form_text: the schema, as it stands in the body; or the string that was given */
+    REQUEST_CHOICE, /* form_text: a JSON array of at least one string */
+    REQUEST_REGEX,  /* form_text: the pattern */
 };
 
 /* All it points to is in the arena given (or, the custom_id of request_read_body, the caller's). */
@@ -75,6 +124,23 @@ struct request {
     bool logprobs;
     int32_t top_logprobs; /* 0..20; 0 with logprobs: the chosen token's only */
     bool echo;
+    const char *tokens_field; /* by which name max_tokens came; NULL: by none */
+
+    double min_p;                               /* 0: off */
+    double presence_penalty, frequency_penalty; /* 0: off */
+    double repetition_penalty;                  /* 1: off */
+    struct request_bias *bias;                  /* ids ascending, each once */
+    size_t bias_count;
+    int32_t choices; /* n */
+    int32_t *stop_id;
+    size_t stop_id_count;
+    bool ignore_eos;
+    int32_t pattern_max, pattern_min, pattern_count; /* repetition_detection; pattern_max 0: off */
+
+    enum request_form form;
+    struct span form_text;
+    bool form_closed;       /* strict */
+    const char *form_field; /* "response_format", "guided_json", ...; NULL with REQUEST_FREE */
 };
 
 /* Why a request was refused, in the words of an OpenAI error. */

@@ -25,6 +25,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         must(first.max_tokens >= -1 && (first.max_tokens != 0 || first.echo) && first.top_k >= 0);
         must(request_read_body(&arena, first.url, first.custom_id, first.body, &again, &fault));
         must(span_equal(first.body, again.body) && first.seed == again.seed && first.temperature == again.temperature);
+        must(first.form == again.form && span_equal(first.form_text, again.form_text) && !first.form == !first.form_field);
+        must(first.choices >= 1 && first.choices <= REQUEST_CHOICES_MAX && first.repetition_penalty > 0);
+        must(first.bias_count == again.bias_count && first.bias_count <= REQUEST_BIAS_MAX);
+        must(!first.pattern_max || (first.pattern_min >= 1 && first.pattern_min <= first.pattern_max && first.pattern_count >= 2));
         must(first.message_count == again.message_count && first.prompt_id_count == again.prompt_id_count);
     } else {
         must(fault.message[0] && fault.code && fault.status_code >= 400 && fault.status_code < 500);

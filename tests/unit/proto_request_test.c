@@ -8,6 +8,8 @@
 
 #define CHAT "\"method\":\"POST\",\"url\":\"/v1/chat/completions\",\"body\":"
 #define COMPLETION "\"method\":\"POST\",\"url\":\"/v1/completions\",\"body\":"
+#define FORTY "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["
+#define DEEP  FORTY FORTY FORTY FORTY
 #define HI "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
 
 static struct arena arena;
@@ -79,6 +81,84 @@ static void test_defaults(void **state)
     CHECK(q.logprobs && q.top_logprobs == 0);
 }
 
+/* How the rest of sampling is asked for. */
+static void test_what_steers_the_sampling_arrives(void **state)
+{
+    struct request q = good("{\"custom_id\":\"a\"," CHAT "{" HI "}}");
+
+    (void)state;
+    CHECK(q.min_p == 0 && q.presence_penalty == 0 && q.frequency_penalty == 0 && q.repetition_penalty == 1);
+    CHECK(q.choices == 1 && !q.bias_count && !q.stop_id_count && !q.ignore_eos && !q.pattern_max);
+    CHECK(q.form == REQUEST_FREE && !q.form_field && !q.tokens_field);
+    q = good("{\"custom_id\":\"a\"," CHAT "{" HI ",\"min_p\":0.1,\"presence_penalty\":-2,\"frequency_penalty\":2,"
+             "\"repetition_penalty\":1.25,\"logit_bias\":{\"50\":-100,\"7\":100,\"2147483647\":0.5},\"n\":64,"
+             "\"stop_token_ids\":[3,0],\"ignore_eos\":true,\"max_completion_tokens\":9,"
+             "\"repetition_detection\":{\"max_pattern_size\":20,\"min_pattern_size\":0,\"min_count\":4}}}");
+    CHECK(q.min_p == 0.1 && q.presence_penalty == -2 && q.frequency_penalty == 2 && q.repetition_penalty == 1.25);
+    CHECK(q.bias_count == 3 && q.bias[0].id == 7 && q.bias[0].bias == 100 && q.bias[1].id == 50 &&
+          q.bias[2].id == INT32_MAX && q.bias[2].bias == 0.5f);
+    CHECK(q.choices == 64 && q.stop_id_count == 2 && q.stop_id[0] == 3 && q.ignore_eos);
+    CHECK(q.pattern_max == 20 && q.pattern_min == 1 && q.pattern_count == 4);
+    CHECK(strcmp(q.tokens_field, "max_completion_tokens") == 0);
+    q = good("{\"custom_id\":\"a\"," COMPLETION "{\"prompt\":\"x\",\"repetition_detection\":{\"max_pattern_size\":0,"
+             "\"min_count\":0},\"response_format\":{\"type\":\"text\"},\"guided_json\":null}}");
+    CHECK(!q.pattern_max && q.form == REQUEST_FREE);
+}
+
+static void check_form(const char *fields, enum request_form form, const char *field, const char *text, bool closed)
+{
+    char line[1024];
+    struct request q;
+
+    snprintf(line, sizeof line, "{\"custom_id\":\"a\"," CHAT "{" HI ",%s}}", fields);
+    q = good(line);
+    if (q.form != form || strcmp(q.form_field, field) || !span_equal(q.form_text, span_text(text)) || q.form_closed != closed)
+        fail_msg("%s\n  has form %d of %s: %.*s", fields, q.form, q.form_field, (int)q.form_text.size, (const char *)q.form_text.data);
+}
+
+/* One meaning, whichever service's words it came in. */
+static void test_the_form_of_the_output_arrives(void **state)
+{
+    (void)state;
+    check_form("\"response_format\":{\"type\":\"json_object\"}", REQUEST_JSON_OBJECT, "response_format", "", false);
+    check_form("\"response_format\":{\"json_schema\":{\"name\":\"n\",\"description\":\"d\",\"strict\":true,"
+               "\"schema\":{\"b\": 1, \"a\":[0.1, 1.0, 1e300]}},\"type\":\"json_schema\"}",
+               REQUEST_SCHEMA, "response_format", "{\"b\":1,\"a\":[0.1,1.0,1e+300]}", true);
+    check_form("\"guided_json\":{ \"z\":{\"y\":1,\"x\":\"\\u00e4\\n\"},\"a\":true}", REQUEST_SCHEMA, "guided_json",
+               "{\"z\":{\"y\":1,\"x\":\"ä\\n\"},\"a\":true}", false);
+    check_form("\"guided_json\":\"{ \\\"z\\\":1}\"", REQUEST_SCHEMA, "guided_json", "{ \"z\":1}", false);
+    check_form("\"guided_choice\":[\"b\",\"\",\"a\"]", REQUEST_CHOICE, "guided_choice", "[\"b\",\"\",\"a\"]", false);
+    check_form("\"guided_regex\":\"[ab]+\"", REQUEST_REGEX, "guided_regex", "[ab]+", false);
+    check_form("\"structured_outputs\":{\"json\":{\"b\":1,\"a\":2},\"regex\":null}", REQUEST_SCHEMA, "structured_outputs",
+               "{\"b\":1,\"a\":2}", false);
+    check_form("\"structured_outputs\":{\"choice\":[\"a\"]}", REQUEST_CHOICE, "structured_outputs", "[\"a\"]", false);
+    check_form("\"structured_outputs\":{\"regex\":\"a\"}", REQUEST_REGEX, "structured_outputs", "a", false);
+    check_form("\"structured_outputs\":{\"json_object\":true}", REQUEST_JSON_OBJECT, "structured_outputs", "", false);
+}
+
+/* In a schema the order of properties is the order in which they are generated; nowhere else does it matter. */
+static void test_only_a_schema_keeps_the_order_of_its_keys(void **state)
+{
+    static const char body[] = "{\"guided_json\":{\"z\":1,\"a\":{\"y\":0.1,\"b\":[{\"d\":1,\"c\":2}]}},"
+                               "\"max_tokens\":5,\"messages\":[{\"content\":\"hi\",\"role\":\"user\"}],\"top_p\":0.10000000000000001}";
+    struct request a = good("{\"custom_id\":\"a\"," CHAT "{\"top_p\":0.1,\"max_tokens\":5,\"guided_json\":{\"z\":1,\"a\":"
+                            "{\"y\":0.1,\"b\":[{\"d\":1,\"c\":2}]}}," HI "}}"), b;
+    struct request_fault fault;
+
+    (void)state;
+    CHECK(span_equal(a.body, span_text(body)));
+    CHECK(request_read_body(&arena, a.url, a.custom_id, a.body, &b, &fault));
+    CHECK(span_equal(a.body, b.body) && span_equal(a.form_text, b.form_text) && a.seed == b.seed);
+    b = good("{\"custom_id\":\"a\"," CHAT "{\"top_p\":0.1,\"max_tokens\":5,\"guided_json\":{\"a\":{\"y\":0.1,\"b\":"
+             "[{\"d\":1,\"c\":2}]},\"z\":1}," HI "}}");
+    CHECK(b.seed != request_seed(span_text(body), span_text("a")));
+    b = good("{\"custom_id\":\"a\"," CHAT "{" HI ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"strict\":true,"
+             "\"schema\":{\"b\":1,\"a\":2},\"name\":\"n\"}},\"structured_outputs\":null,\"logit_bias\":{\"2\":1,\"1\":1}}}");
+    CHECK(span_equal(b.body, span_text("{\"logit_bias\":{\"1\":1,\"2\":1},\"messages\":[{\"content\":\"hi\",\"role\":\"user\"}],"
+                                       "\"response_format\":{\"json_schema\":{\"name\":\"n\",\"schema\":{\"b\":1,\"a\":2},\"strict\":true},"
+                                       "\"type\":\"json_schema\"},\"structured_outputs\":null}")));
+}
+
 /* Each is one mistake; the words must name the field and what was expected, the code and param go into the output. */
 static void test_each_mistake_is_named(void **state)
 {
@@ -132,12 +212,53 @@ static void test_each_mistake_is_named(void **state)
         { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"stop\":[\"a\",\"\"]}}", "invalid_value", "stop[1]", "found 0" },
         { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"stop\":[\"a\",1]}}", "invalid_type", "stop[1]", "found an integer" },
         { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"stop\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]}}", "invalid_value", "stop", "at most 16 texts, found 17" },
-        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"n\":2}}", "unsupported_value", "n", "only 1 is supported" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"n\":65}}", "invalid_value", "n", "expected an integer 1..64, found 65" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"n\":0}}", "invalid_value", "n", "found 0" },
         { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"stream\":true}}", "unsupported_value", "stream", "only false is supported" },
         { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"top_logprobs\":3}}", "invalid_value", "top_logprobs", "needs `logprobs`" },
         { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"echo\":true}}", "unknown_parameter", "echo", "not a field of /v1/chat/completions" },
-        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"response_format\":{}}}", "unsupported_parameter", "response_format", "`response_format` is not supported" },
-        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"frequency_penalty\":0}}", "unsupported_parameter", "frequency_penalty", "not supported" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"response_format\":{}}}", "missing_required_parameter", "response_format.type", "is missing" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"response_format\":\"text\"}}", "invalid_type", "response_format", "an object with \"type\", found a text" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"response_format\":{\"type\":\"xml\"}}}", "unsupported_value", "response_format.type", "`xml` is not supported; expected text, json_object or json_schema" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"response_format\":{\"type\":\"json_schema\"}}}", "missing_required_parameter", "response_format.json_schema", "is missing" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"response_format\":{\"type\":\"json_object\",\"json_schema\":{\"schema\":{}}}}}", "invalid_value", "response_format.json_schema", "needs `type`: json_schema" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"x\"}}}}", "missing_required_parameter", "response_format.json_schema.schema", "is missing" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":\"{}\"}}}}", "invalid_type", "response_format.json_schema.schema", "expected a JSON Schema, found a text" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":{},\"strikt\":true}}}}", "unsupported_parameter", "response_format.json_schema.strikt", "did you mean `strict`" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":{},\"strict\":1}}}}", "invalid_type", "response_format.json_schema.strict", "expected true or false" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":{},\"name\":1}}}}", "invalid_type", "response_format.json_schema.name", "expected a text" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"guided_json\":7}}", "invalid_type", "guided_json", "expected a JSON Schema, or one as a text" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"guided_json\":{},\"guided_regex\":\"a\"}}", "invalid_value", "guided_regex", "`guided_json` and `guided_regex` both say" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"response_format\":{\"type\":\"json_object\"},\"guided_choice\":[\"a\"]}}", "invalid_value", "guided_choice", "both say" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"guided_choice\":[]}}", "invalid_value", "guided_choice", "found 0" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"guided_choice\":[\"a\",1]}}", "invalid_type", "guided_choice[1]", "found an integer" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"guided_choice\":\"a\"}}", "invalid_type", "guided_choice", "expected a list of texts" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"guided_regex\":\"\"}}", "invalid_value", "guided_regex", "expected 1..4096 bytes, found 0" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"guided_regex\":[\"a\"]}}", "invalid_type", "guided_regex", "as a text" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"structured_outputs\":{}}}", "invalid_value", "structured_outputs", "expected one of json, choice, regex and json_object, found 0" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"structured_outputs\":{\"regex\":\"a\",\"json\":{}}}}", "invalid_value", "structured_outputs", "found 2" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"structured_outputs\":{\"json_object\":false}}}", "invalid_value", "structured_outputs", "found 0" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"structured_outputs\":{\"grammar\":\"x\"}}}", "unsupported_parameter", "structured_outputs.grammar", "not supported" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"guided_grammar\":\"x\"}}", "unsupported_parameter", "guided_grammar", "not supported" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"guided_json\":{},\"stop\":\"x\"}}", "invalid_value", "stop", "`stop` does not go together with `guided_json`" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"guided_json\":{},\"stop_token_ids\":[1]}}", "invalid_value", "stop_token_ids", "does not go together" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"frequency_penalty\":2.1}}", "invalid_value", "frequency_penalty", "expected a number -2..2, found 2.1" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"presence_penalty\":\"a\"}}", "invalid_type", "presence_penalty", "expected a number -2..2" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"repetition_penalty\":0}}", "invalid_value", "repetition_penalty", "expected a number 0.01..10, found 0" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"min_p\":1.5}}", "invalid_value", "min_p", "expected a number 0..1" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"logit_bias\":[1]}}", "invalid_type", "logit_bias", "expected an object of token ids and numbers" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"logit_bias\":{\"01\":1}}}", "invalid_value", "logit_bias.01", "expected a token id" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"logit_bias\":{\"-1\":1}}}", "invalid_value", "logit_bias.-1", "expected a token id" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"logit_bias\":{\"2147483648\":1}}}", "invalid_value", "logit_bias.2147483648", "expected a token id" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"logit_bias\":{\"5\":101}}}", "invalid_value", "logit_bias.5", "expected a number -100..100, found 101" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"stop_token_ids\":5}}", "invalid_type", "stop_token_ids", "a list of token ids" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"stop_token_ids\":[5,-1]}}", "invalid_value", "stop_token_ids[1]", "found -1" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"ignore_eos\":1}}", "invalid_type", "ignore_eos", "expected true or false" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"repetition_detection\":true}}", "invalid_type", "repetition_detection", "expected an object" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"repetition_detection\":{\"max_pattern_size\":5}}}", "missing_required_parameter", "repetition_detection.min_count", "is missing" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"repetition_detection\":{\"max_pattern_size\":5,\"min_count\":1}}}", "invalid_value", "repetition_detection.min_count", "expected an integer 2..1024, found 1" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"repetition_detection\":{\"max_pattern_size\":5,\"min_pattern_size\":6,\"min_count\":2}}}", "invalid_value", "repetition_detection.min_pattern_size", "expected an integer 0..5, found 6" },
+        { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"repetition_detection\":{\"max_patern_size\":5}}}", "unsupported_parameter", "repetition_detection.max_patern_size", "did you mean `max_pattern_size`" },
         { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"temprature\":1}}", "unknown_parameter", "temprature", "did you mean `temperature`" },
         { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"temprature\":null}}", "unknown_parameter", "temprature", "did you mean `temperature`" },
         { "{\"custom_id\":\"a\"," CHAT "{}}", "missing_required_parameter", "messages", "`messages` is missing" },
@@ -154,7 +275,7 @@ static void test_each_mistake_is_named(void **state)
         { "{\"custom_id\":\"a\"," CHAT "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{}}]}]}}", "unsupported_value", "messages[0].content[0].type", "`image_url` is not supported; expected text" },
         { "{\"custom_id\":\"a\"," CHAT "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]}}", "missing_required_parameter", "messages[0].content[0].text", "is missing" },
         { "{\"custom_id\":\"a\"," CHAT "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"x\",\"cache\":1}]}]}}", "unsupported_parameter", "messages[0].content[0].cache", "not supported" },
-        { "{\"custom_id\":\"a\"," CHAT "{\"x\":[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}}", "invalid_json", "", "more than 16 lists and objects within each other" },
+        { "{\"custom_id\":\"a\"," CHAT "{\"x\":" DEEP "}}", "invalid_json", "", "more than 160 lists and objects within each other" },
         { "{\"custom_id\":\"a\"," CHAT "{\"\\ud800\":1}}", "invalid_json", "", "not JSON" },
     };
 
@@ -192,7 +313,7 @@ static void test_the_custom_id_survives_what_json_refuses(void **state)
         { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"temperature\":NaN}}", "a" },
         { "{" CHAT "{" HI ",\"max_tokens\":1" "000000000000000000000000000000}, \"custom_id\" : \"\\u00e9 \\\"q\\\"\" }", "é \"q\"" },
         { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"n\":1,\"n\":1,\"custom_id\":\"b\"}}", "a" },
-        { "{\"custom_id\":\"a\"," CHAT "{\"messages\":[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]}}", "a" },
+        { "{\"custom_id\":\"a\"," CHAT "{\"temprature\":NaN,\"messages\":[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]}}", "a" },
         /* Not whole, not one, not a text, not at its place, not fit to be one. */
         { "{\"custom_id\":\"a\"," CHAT "{" HI ",\"temperature\":NaN}", "" },
         { "{\"custom_id\":\"a\",\"custom_id\":\"b\"," CHAT "{" HI "}}", "" },
@@ -280,6 +401,57 @@ static void test_bounds(void **state)
     buf_fini(&line);
 }
 
+/* Schemas of 64 levels are read, hostile nesting is refused before anything is built of it. */
+static void test_the_bounds_of_what_steers_the_output(void **state)
+{
+    struct request request;
+    struct request_fault fault;
+    struct buf line = { 0 };
+
+    (void)state;
+    for (int levels = 64; levels <= 10000; levels += 10000 - 64) {
+        line.size = 0;
+        CHECK(buf_text(&line, "{\"custom_id\":\"a\"," CHAT "{" HI ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":"));
+        for (int i = 0; i < levels; i++)
+            CHECK(buf_text(&line, "{\"properties\":{\"a\":"));
+        CHECK(buf_text(&line, "{}"));
+        for (int i = 0; i < levels; i++)
+            CHECK(buf_text(&line, "}}"));
+        CHECK(buf_text(&line, "}}}}"));
+        arena_reset(&arena);
+        CHECK(request_read(&arena, buf_span(&line), &request, &fault) == (levels == 64));
+    }
+    CHECK(strstr(fault.message, "more than 160 lists"));
+    for (int more = 0; more < 2; more++) {
+        line.size = 0;
+        CHECK(buf_text(&line, "{\"custom_id\":\"a\"," CHAT "{" HI ",\"logit_bias\":{\"0\":1"));
+        for (int i = 1; i < REQUEST_BIAS_MAX + more; i++)
+            CHECK(buf_format(&line, ",\"%d\":1", i));
+        CHECK(buf_text(&line, "}}}"));
+        CHECK(request_read(&arena, buf_span(&line), &request, &fault) == !more);
+        line.size = 0;
+        CHECK(buf_text(&line, "{\"custom_id\":\"a\"," CHAT "{" HI ",\"stop_token_ids\":[0"));
+        for (int i = 1; i < REQUEST_STOP_IDS_MAX + more; i++)
+            CHECK(buf_format(&line, ",%d", i));
+        CHECK(buf_text(&line, "]}}"));
+        CHECK(request_read(&arena, buf_span(&line), &request, &fault) == !more);
+        line.size = 0;
+        CHECK(buf_text(&line, "{\"custom_id\":\"a\"," CHAT "{" HI ",\"guided_choice\":[\"a\""));
+        for (int i = 1; i < REQUEST_FORM_TEXTS_MAX + more; i++)
+            CHECK(buf_format(&line, ",\"%d\"", i));
+        CHECK(buf_text(&line, "]}}"));
+        CHECK(request_read(&arena, buf_span(&line), &request, &fault) == !more);
+        line.size = 0;
+        CHECK(buf_text(&line, "{\"custom_id\":\"a\"," CHAT "{" HI ",\"guided_json\":{\"description\":\""));
+        for (int i = 0; i < REQUEST_FORM_BYTES_MAX - (int)strlen("{'description':''}") + more; i++)
+            CHECK(buf_text(&line, "x"));
+        CHECK(buf_text(&line, "\"}}}"));
+        CHECK(request_read(&arena, buf_span(&line), &request, &fault) == !more);
+    }
+    CHECK(fault.status_code == 400 && strstr(fault.message, "more than 1048576 bytes"));
+    buf_fini(&line);
+}
+
 /* The order of keys and white space make no other job; a worker that reads the stored body reads the same request. */
 static void test_the_stored_body_is_canonical(void **state)
 {
@@ -354,11 +526,15 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_chat_arrives_whole),
         cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_what_steers_the_sampling_arrives),
+        cmocka_unit_test(test_the_form_of_the_output_arrives),
+        cmocka_unit_test(test_only_a_schema_keeps_the_order_of_its_keys),
         cmocka_unit_test(test_each_mistake_is_named),
         cmocka_unit_test(test_the_custom_id_survives_a_bad_body),
         cmocka_unit_test(test_the_custom_id_survives_what_json_refuses),
         cmocka_unit_test(test_bytes_that_are_not_utf8_are_named),
         cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_the_bounds_of_what_steers_the_output),
         cmocka_unit_test(test_the_stored_body_is_canonical),
         cmocka_unit_test(test_ids_and_seeds_are_fixed),
         cmocka_unit_test(test_a_fault_is_written_as_an_error),
