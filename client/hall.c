@@ -576,7 +576,7 @@ bool hall_submit_push(struct hall *hall, const struct hall_submission *submissio
 bool hall_submit(struct hall *hall, const struct hall_submission *submission, const struct hall_job *job,
                  struct err *err)
 {
-    size_t words = strlen(job->id) + strlen(job->custom_id) + strlen(job->endpoint) + 64;
+    size_t words = strlen(job->id) + strlen(job->custom_id) + strlen(job->endpoint) + 96;
     Moothall__NewJob *made;
     struct ask *group = hall->group;
 
@@ -605,6 +605,10 @@ bool hall_submit(struct hall *hall, const struct hall_submission *submission, co
     made->position = job->position;
     made->size = (uint32_t)job->body.size;
     made->seed = job->seed;
+    made->priority = submission->priority;
+    made->not_before_ms = submission->not_before_ms;
+    made->deadline_ms = submission->deadline_ms;
+    made->ready_ttl_ms = submission->ready_ttl_ms;
     made->refused = job->refused;
     made->status_code = job->refused ? job->status_code : 0;
     group->job[group->submit.n_job++] = made;

@@ -86,6 +86,10 @@ struct hall_submission { /* what all jobs of a group have in common; its texts m
     const char *batch;
     uint32_t batch_total;
     Moothall__SubmitMode mode;
+    uint32_t priority;     /* 0 normal, 1 high, 2 low */
+    int64_t not_before_ms; /* wall clock; 0: at once */
+    int64_t deadline_ms;   /* wall clock; 0: none */
+    uint64_t ready_ttl_ms; /* 0: for ever */
 };
 
 struct hall_tally {

@@ -365,10 +365,17 @@ bool output_keep(struct output *output, const struct output_source *source, stru
     return true;
 }
 
-static bool is_wanted(const struct output_source *source, const Moothall__Entry *entry)
+static bool is_wanted(const struct output_source *source, const Moothall__Entry *entry, bool *wanted, struct err *err)
 {
-    return !source->newest ||
-           (entry->position < source->newest_count && entry->generation == source->newest[entry->position]);
+    uint16_t newest = 0;
+
+    *wanted = !source->newest;
+    if (*wanted || entry->position >= source->newest_count)
+        return true;
+    if (!spool_get(source->newest, entry->position, &newest, err))
+        return false;
+    *wanted = entry->generation == newest;
+    return true;
 }
 
 bool output_fetch(struct output *output, const struct output_source *source, struct hall *hall,
@@ -393,11 +400,14 @@ bool output_fetch(struct output *output, const struct output_source *source, str
     rest = answer->payload;
     for (size_t i = 0; i < entries->n_entry; i++) {
         const Moothall__Entry *entry = entries->entry[i];
+        bool wanted;
 
         if (entry->size > rest.size)
             return err_set(err, ERR_INPUT, "the broker's answer is shorter than it says: entry %" PRIu64,
                            entry->number);
-        if (is_wanted(source, entry)) {
+        if (!is_wanted(source, entry, &wanted, err))
+            return false;
+        if (wanted) {
             if (!output_line(&output->pending, entry, span_of(rest.data, entry->size)))
                 return err_set(err, ERR_IO, "no memory for a result of %u bytes", entry->size);
             output->done++;

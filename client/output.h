@@ -17,6 +17,7 @@
 #include "base/err.h"
 #include "base/span.h"
 #include "client/hall.h"
+#include "client/spool.h"
 
 /* Appends the entry's line, with its end.  False only without memory. */
 bool output_line(struct buf *out, const Moothall__Entry *entry, struct span body);
@@ -28,8 +29,8 @@ bool output_one_line(struct buf *out, size_t from);
 struct output_source {
     const char *queue, *batch, *consumer;
     bool by_position; /* the order: by place in the batch, else by completion */
-    uint16_t *newest; /* by completion: the newest generation of each position, others are left out; NULL: all
-                         entries */
+    struct spool *newest; /* by completion: a uint16_t, the newest generation, of each position; entries of others are
+                             left out; NULL: all entries */
     uint64_t newest_count;
     bool keeps_cursor; /* false: reads from the start and leaves no trace */
 };

@@ -19,6 +19,7 @@ enum {
     MARK_WHOLE_MAX = 32 * 1024 * 1024, /* a file up to this is digested whole */
     MARK_ENDS = 256 * 1024,            /* else so much of both its ends */
     MARK_FILES_MAX = 4096,
+    LINES_AT_ONCE = 512,
 };
 
 /* ---- the file ------------------------------------------------------------------------------- */
@@ -173,16 +174,38 @@ static bool lines_path(char *path, size_t size, const char *state, uint32_t edit
 
 bool record_lines_save(const struct batch_file *file, const char *state, uint32_t edition, struct err *err)
 {
-    char path[RECORD_PATH_MAX];
-    struct buf all = { 0 };
+    char path[RECORD_PATH_MAX], aside[RECORD_PATH_MAX + 4];
+    uint8_t digests[LINES_AT_ONCE * BATCH_DIGEST_SIZE];
+    size_t size = 0;
+    int fd;
     bool ok = true;
 
-    for (size_t i = 0; ok && i < file->count; i++)
-        ok = buf_add(&all, file->line[i].digest, BATCH_DIGEST_SIZE) ||
-             err_set(err, ERR_IO, "no memory for %zu digests", file->count);
-    ok = ok && lines_path(path, sizeof path, state, edition, err) && file_replace(path, buf_span(&all), err);
-    buf_fini(&all);
-    return ok;
+    if (!lines_path(path, sizeof path, state, edition, err))
+        return false;
+    snprintf(aside, sizeof aside, "%s.new", path);
+    fd = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_errno(err, "write %s", aside);
+    for (size_t i = 0; ok && i < file->count; i++) {
+        struct batch_line line;
+
+        ok = batch_file_line(file, i, &line, err);
+        if (!ok)
+            break;
+        memcpy(digests + size, line.digest, BATCH_DIGEST_SIZE);
+        size += BATCH_DIGEST_SIZE;
+        if (size == sizeof digests || i + 1 == file->count) {
+            ok = file_write_all(fd, span_of(digests, size), aside, err);
+            size = 0;
+        }
+    }
+    ok = ok && (fsync(fd) == 0 || err_errno(err, "sync %s", aside));
+    close(fd);
+    if (!ok)
+        return false;
+    if (rename(aside, path) != 0)
+        return err_errno(err, "rename %s to %s", aside, path);
+    return file_sync_directory_of(path, err);
 }
 
 void record_lines_remove(const char *state, uint32_t edition)
@@ -197,29 +220,45 @@ bool record_lines_changed(const struct batch_file *file, const char *state, uint
                           int size, struct err *err)
 {
     char path[RECORD_PATH_MAX];
-    struct buf old = { 0 };
+    struct batch_line line = { 0 };
+    struct stat st;
     size_t count, i;
     bool changed = true;
+    FILE *old;
 
     err->code = ERR_NONE;
-    if (!lines_path(path, sizeof path, state, edition, err) ||
-        !file_read(path, (size_t)BATCH_LINES_MAX * BATCH_DIGEST_SIZE, &old, err)) {
-        buf_fini(&old);
+    if (!lines_path(path, sizeof path, state, edition, err))
+        return false;
+    old = fopen(path, "re");
+    if (!old || fstat(fileno(old), &st) != 0) {
+        err_errno(err, "open %s", path);
+        if (old)
+            fclose(old);
         return false;
     }
-    count = old.size / BATCH_DIGEST_SIZE;
-    for (i = 0; i < count && i < file->count; i++)
-        if (memcmp(old.data + i * BATCH_DIGEST_SIZE, file->line[i].digest, BATCH_DIGEST_SIZE) != 0)
+    count = (size_t)st.st_size / BATCH_DIGEST_SIZE;
+    for (i = 0; i < count && i < file->count; i++) {
+        uint8_t digest[BATCH_DIGEST_SIZE];
+
+        if (fread(digest, sizeof digest, 1, old) != 1)
+            count = i; /* it was cut meanwhile: no worse than one that was cut before */
+        else if (!batch_file_line(file, i, &line, err)) {
+            fclose(old);
+            return false;
+        } else if (memcmp(digest, line.digest, sizeof digest) != 0)
             break;
+    }
+    fclose(old);
+    if (i >= count && i < file->count && !batch_file_line(file, i, &line, err))
+        return false;
     if (i < count && i < file->count)
-        snprintf(what, (size_t)size, "line %u is another request than it was", file->line[i].number);
+        snprintf(what, (size_t)size, "line %u is another request than it was", line.number);
     else if (i < file->count)
-        snprintf(what, (size_t)size, "line %u is new (there were %zu requests)", file->line[i].number, count);
+        snprintf(what, (size_t)size, "line %u is new (there were %zu requests)", line.number, count);
     else if (i < count)
         snprintf(what, (size_t)size, "it ends after %zu requests (there were %zu)", file->count, count);
     else
         changed = false;
-    buf_fini(&old);
     return changed;
 }
 

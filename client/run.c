@@ -33,8 +33,8 @@ static const char *const bad_line_choices[] = { "error", "fail", NULL };
 
 struct options {
     char model[RECORD_PATH_MAX], output[RECORD_PATH_MAX], state[RECORD_PATH_MAX];
-    int64_t workers, threads, sequences;
-    int weights, chat_template, order, on_bad_line;
+    int64_t workers, threads, sequences, limit;
+    int weights, chat_template, order, on_bad_line, priority;
     bool keep, restart, update, retry_failed, mixed, quiet;
     char batch[RECORD_NAME_MAX + 1], broker[256], queue[65];
     int64_t timeout_ms;
@@ -57,6 +57,10 @@ static const struct field fields[] = {
       "of the results: input (default) or completion" },
     { "on_bad_line", OPTION_CHOICE(struct options, on_bad_line, bad_line_choices),
       "error: its failure stands in the output (default); fail: nothing runs" },
+    { "limit", OPTION_NUMBER(struct options, limit, FIELD_INT, 1, BATCH_LINES_MAX),
+      "only the first so many requests of the file; a later run without it is of other lines (--update goes on)" },
+    { "priority", OPTION_CHOICE(struct options, priority, submit_priority_choices),
+      "beside other work in a shared hall: normal (default), high, low" },
     { "state", OPTION_TEXT(struct options, state),
       "the run's state (default: OUTPUT.moothall; needed with -o -)" },
     { "keep", OPTION_FLAG(struct options, keep), "keep the store after a run that went well" },
@@ -302,17 +306,21 @@ static bool submit(struct run *run, struct err *err)
 {
     struct record *r = &run->record;
     /* Asked for, also where this run has no earlier one: a shared hall may have the batch from elsewhere. */
-    Moothall__SubmitMode mode =
-        r->update || run->options.update ? MOOTHALL__SUBMIT_MODE__UPDATE : MOOTHALL__SUBMIT_MODE__NEW;
+    struct hall_submission submission = {
+        .queue = r->is.queue,
+        .batch = r->batch,
+        .mode = r->update || run->options.update ? MOOTHALL__SUBMIT_MODE__UPDATE : MOOTHALL__SUBMIT_MODE__NEW,
+        .priority = (uint32_t)run->options.priority,
+    };
 
     if (r->submitted)
         return true;
     /* All of them, also before a retry: the edition before may have been stopped in the middle of submitting.
      */
-    if (!submit_all(run->command.hall, &run->file, r->is.queue, r->batch, mode, look, run, err))
+    if (!submit_all(run->command.hall, &run->file, &submission, look, run, err))
         return err_wrap(err, "submit");
-    if (r->retry && !submit_all(run->command.hall, &run->file, r->is.queue, r->batch, MOOTHALL__SUBMIT_MODE__RETRY,
-                                look, run, err))
+    submission.mode = MOOTHALL__SUBMIT_MODE__RETRY;
+    if (r->retry && !submit_all(run->command.hall, &run->file, &submission, look, run, err))
         return err_wrap(err, "submit");
     r->submitted = true;
     return record_save(r, run->at.state, err);
@@ -325,10 +333,9 @@ static bool find_newest(struct run *run, struct output_source *source, struct er
     uint64_t from = 1;
     bool end = false;
 
-    source->newest = calloc(run->file.count ? run->file.count : 1, sizeof *source->newest);
+    if (!spool_new(&source->newest, run->at.state, sizeof(uint16_t), err))
+        return false;
     source->newest_count = run->file.count;
-    if (!source->newest)
-        return err_set(err, ERR_IO, "no memory for %zu generations", run->file.count);
     while (!end) {
         Moothall__Fetch fetch = MOOTHALL__FETCH__INIT;
         const struct link_message *answer;
@@ -347,10 +354,13 @@ static bool find_newest(struct run *run, struct output_source *source, struct er
         entries = answer->envelope->entries;
         for (size_t i = 0; i < entries->n_entry; i++) {
             const Moothall__Entry *entry = entries->entry[i];
+            uint16_t newest, generation = (uint16_t)entry->generation;
 
-            if (entry->position < source->newest_count && entry->generation <= UINT16_MAX &&
-                source->newest[entry->position] < entry->generation)
-                source->newest[entry->position] = (uint16_t)entry->generation;
+            if (entry->position >= source->newest_count || entry->generation > UINT16_MAX)
+                continue;
+            if (!spool_get(source->newest, entry->position, &newest, err) ||
+                (newest < generation && !spool_set(source->newest, entry->position, &generation, err)))
+                return false;
         }
         from = entries->next;
         end = entries->end;
@@ -417,7 +427,7 @@ static bool write_results(struct run *run, struct err *err)
         goto out;
     ok = true;
 out:
-    free(source.newest);
+    spool_free(source.newest);
     if (ok) {
         r->done = run->out.done - run->out.failed;
         r->failed = run->out.failed;
@@ -511,7 +521,7 @@ static enum run_means prepare(struct run *run, struct err *err)
     enum run_means means;
 
     if (!file_join(spool, sizeof spool, run->at.state, "input.jsonl", err) ||
-        !batch_file_open(&run->file, run->input, spool, err) || !check_input(run, err) ||
+        !batch_file_open(&run->file, run->input, spool, (uint64_t)run->options.limit, err) || !check_input(run, err) ||
         !identify(run, &now, err))
         return RUN_REFUSE;
     run->has_record = record_load(&run->record, run->at.state, err);

@@ -6,10 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "client/connect.h"
 #include "client/say.h"
 #include "client/submitting.h"
 #include "client/verbs.h"
+#include "client/when.h"
 
 static const char *const bad_line_choices[] = { "error", "fail", NULL };
 
@@ -17,7 +19,9 @@ struct options {
     char broker[256], queue[65], batch[RECORD_NAME_MAX + 1];
     int on_bad_line;
     bool update, retry_failed, quiet;
-    int64_t timeout_ms;
+    int64_t timeout_ms, ready_ttl_ms;
+    int priority;
+    char not_before[WHEN_TEXT_MAX], deadline[WHEN_TEXT_MAX];
 };
 
 static const struct field fields[] = {
@@ -27,6 +31,14 @@ static const struct field fields[] = {
       "name of the batch (default: made from queue, input and options)" },
     { "on_bad_line", OPTION_CHOICE(struct options, on_bad_line, bad_line_choices),
       "error: stored as failed (default); fail: nothing is submitted" },
+    { "priority", OPTION_CHOICE(struct options, priority, submit_priority_choices),
+      "normal (default), high (served first), low (when there is nothing else; never starved)" },
+    { "not_before", OPTION_TEXT(struct options, not_before),
+      "nothing starts before: a duration from now (8h) or a time (2027-01-31T22:00:00Z)" },
+    { "deadline", OPTION_TEXT(struct options, deadline),
+      "what has not ended by then expires: a duration from now, or a time" },
+    { "ready_ttl", OPTION_NUMBER(struct options, ready_ttl_ms, FIELD_DURATION, 0, WHEN_MS_MAX),
+      "what no worker has taken up within this of becoming ready expires (0: never)" },
     { "update", OPTION_FLAG(struct options, update),
       "requests that the batch has with another body are done again" },
     { "retry_failed", OPTION_FLAG(struct options, retry_failed), "what failed is done again" },
@@ -40,9 +52,18 @@ static bool submit(const struct options *o, const char *input, struct batch_file
 {
     struct bad_lines bad = { 0 };
     struct run_identity identity = { 0 };
+    struct hall_submission submission = { .queue = o->queue, .batch = batch, .priority = (uint32_t)o->priority };
     struct hall_tally tally;
+    int64_t now_ms = clock_wall_ms();
 
-    if (!batch_file_open(file, input, NULL, err))
+    if (!when_read("--not-before", o->not_before, now_ms, &submission.not_before_ms, err) ||
+        !when_read("--deadline", o->deadline, now_ms, &submission.deadline_ms, err))
+        return false;
+    if (submission.deadline_ms && submission.deadline_ms <= (submission.not_before_ms ? submission.not_before_ms : now_ms))
+        return err_set(err, ERR_INPUT, "--deadline %s: that is before %s; every request would expire", o->deadline,
+                       submission.not_before_ms ? "--not-before" : "now");
+    submission.ready_ttl_ms = (uint64_t)o->ready_ttl_ms;
+    if (!batch_file_open(file, input, NULL, 0, err))
         return false;
     bad.name = file->name;
     if (!batch_file_check(file, bad_lines_report, &bad, err))
@@ -67,12 +88,11 @@ static bool submit(const struct options *o, const char *input, struct batch_file
         say("no requests: nothing was submitted, and there is no batch");
         return true;
     }
-    if ((o->update || !o->retry_failed) &&
-        !submit_all(connection->hall, file, o->queue, batch,
-                    o->update ? MOOTHALL__SUBMIT_MODE__UPDATE : MOOTHALL__SUBMIT_MODE__NEW, NULL, NULL, err))
+    submission.mode = o->update ? MOOTHALL__SUBMIT_MODE__UPDATE : MOOTHALL__SUBMIT_MODE__NEW;
+    if ((o->update || !o->retry_failed) && !submit_all(connection->hall, file, &submission, NULL, NULL, err))
         return false;
-    if (o->retry_failed &&
-        !submit_all(connection->hall, file, o->queue, batch, MOOTHALL__SUBMIT_MODE__RETRY, NULL, NULL, err))
+    submission.mode = MOOTHALL__SUBMIT_MODE__RETRY;
+    if (o->retry_failed && !submit_all(connection->hall, file, &submission, NULL, NULL, err))
         return false;
     tally = hall_tally(connection->hall);
     say_progress_end();

@@ -6,11 +6,14 @@
 #include "base/clock.h"
 #include "client/say.h"
 
+const char *const submit_priority_choices[] = { "normal", "high", "low", NULL };
+
 void bad_lines_report(void *arg, uint64_t number, const struct request_fault *fault)
 {
     struct bad_lines *bad = arg;
 
-    if (++bad->count <= BATCH_REPORTED_MAX)
+    bad->count++;
+    if (fault)
         say_error("%s, line %llu: %s", bad->name, (unsigned long long)number, fault->message);
 }
 
@@ -28,13 +31,14 @@ static bool submit_line(struct hall *hall, const struct batch_file *file,
 {
     struct request request;
     struct request_fault fault;
+    struct batch_line line;
     struct buf error = { 0 };
     struct hall_job job = { .position = (uint32_t)i };
     char id[REQUEST_JOB_ID_SIZE], custom_id[REQUEST_ID_MAX + 1], url[64];
     bool refused, ok;
 
     arena_reset(arena);
-    if (!batch_file_read(file, i, arena, &request, &fault, &refused, err))
+    if (!batch_file_line(file, i, &line, err) || !batch_file_read(file, i, arena, &request, &fault, &refused, err))
         return false;
     if (!refused && request.body.size > payload_max) {
         refused = true;
@@ -50,18 +54,18 @@ static bool submit_line(struct hall *hall, const struct batch_file *file,
             return true;
         if (strcmp(url, "/v1/completions") != 0)
             strcpy(url, "/v1/chat/completions");
-        request_line_id(id, span_text(submission->batch), file->line[i].number);
+        request_line_id(id, span_text(submission->batch), line.number);
         if (!request.custom_id.size) {
             /* Its line is the only name it has, and `--order completion` does not show it. */
             char said[sizeof fault.message];
 
             memcpy(said, fault.message, sizeof said);
-            snprintf(fault.message, sizeof fault.message, "line %u: %.*s", file->line[i].number,
+            snprintf(fault.message, sizeof fault.message, "line %u: %.*s", line.number,
                      (int)sizeof said - 20, said);
         }
         if (!request_fault_write(&fault, &error)) {
             buf_fini(&error);
-            return err_set(err, ERR_IO, "no memory for line %u's error", file->line[i].number);
+            return err_set(err, ERR_IO, "no memory for line %u's error", line.number);
         }
         job.refused = true;
         job.status_code = (uint32_t)fault.status_code;
@@ -79,19 +83,18 @@ static bool submit_line(struct hall *hall, const struct batch_file *file,
     return ok;
 }
 
-bool submit_all(struct hall *hall, const struct batch_file *file, const char *queue, const char *batch,
-                Moothall__SubmitMode mode, bool (*meanwhile)(void *arg, struct err *err), void *arg,
-                struct err *err)
+bool submit_all(struct hall *hall, const struct batch_file *file, const struct hall_submission *asked,
+                bool (*meanwhile)(void *arg, struct err *err), void *arg, struct err *err)
 {
-    struct hall_submission submission = {
-        .queue = queue, .batch = batch, .batch_total = (uint32_t)file->count, .mode = mode
-    };
+    struct hall_submission submission = *asked;
     struct say_progress progress = { .what = "submitted", .total = file->count };
     struct hall_tally before = hall_tally(hall), now;
     struct hall_welcome welcome;
+    struct batch_line line;
     struct arena arena;
     bool ok = true;
 
+    submission.batch_total = (uint32_t)file->count;
     if (!hall_open(hall, &welcome, err))
         return false;
     arena_init(&arena, 0);
@@ -108,11 +111,10 @@ bool submit_all(struct hall *hall, const struct batch_file *file, const char *qu
     arena_fini(&arena);
     now = hall_tally(hall);
     if (ok && now.conflict > before.conflict)
-        return err_set(
+        return batch_file_line(file, now.conflict_position, &line, err) && err_set(
             err, ERR_CONFLICT,
             "line %u and %llu more are known in batch %s with another body (%s); --update replaces them",
-            file->line[now.conflict_position].number,
-            (unsigned long long)(now.conflict - before.conflict - 1), batch,
+            line.number, (unsigned long long)(now.conflict - before.conflict - 1), submission.batch,
             *now.conflict_reason ? now.conflict_reason : "no reason given");
     return ok;
 }

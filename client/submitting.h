@@ -16,12 +16,14 @@ struct bad_lines {
 void bad_lines_report(void *bad_lines, uint64_t number, const struct request_fault *fault);
 void bad_lines_end(const struct bad_lines *bad_lines);
 
+/* --priority: normal, high, low; the index is the protocol's number. */
+extern const char *const submit_priority_choices[];
+
 /* Submits every line, each acknowledged when this returns true.  A bad line becomes a job that has
- * failed already, under an id made from its number.  retry: only good lines are sent, in mode RETRY.
- * Draws progress, and calls `meanwhile` (may be NULL) now and then: false from it ends the submitting.
+ * failed already, under an id made from its number; in mode RETRY only good lines are sent.  batch_total need not be
+ * filled in.  Draws progress, and calls `meanwhile` (may be NULL) now and then: false from it ends the submitting.
  * ERR_CONFLICT names the first line that is known with another body. */
-bool submit_all(struct hall *hall, const struct batch_file *file, const char *queue, const char *batch,
-                Moothall__SubmitMode mode, bool (*meanwhile)(void *arg, struct err *err), void *arg,
-                struct err *err);
+bool submit_all(struct hall *hall, const struct batch_file *file, const struct hall_submission *submission,
+                bool (*meanwhile)(void *arg, struct err *err), void *arg, struct err *err);
 
 #endif

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/span.h"
 #include "client/batch_file.h"
 #include "client/record.h"
 #include "client/stop.h"
@@ -45,8 +46,16 @@ static void check_text(struct batch_file *file, const void *data, size_t size, s
 
     memset(reports, 0, sizeof *reports);
     write_file(data, size);
-    CHECK(batch_file_open(file, path, NULL, &err));
+    CHECK(batch_file_open(file, path, NULL, 0, &err));
     CHECK(batch_file_check(file, report, reports, &err));
+}
+
+static struct batch_line line_of(const struct batch_file *file, size_t position)
+{
+    struct batch_line line;
+
+    CHECK(batch_file_line(file, position, &line, NULL));
+    return line;
 }
 
 /* Users make files with editors, spreadsheets and other systems: all these are the same two requests. */
@@ -99,8 +108,8 @@ static void test_bad_lines_are_reported_with_their_numbers(void **state)
         CHECK(reports.number[i] == expected[i].number);
         CHECK(!expected[i].code || !strcmp(reports.code[i], expected[i].code));
     }
-    CHECK(file.line[2].fault == BATCH_DUPLICATE && file.line[2].twin == 1);
-    CHECK(file.line[5].fault == BATCH_GOOD && file.line[5].number == 7);
+    CHECK(line_of(&file, 2).fault == BATCH_DUPLICATE && line_of(&file, 2).twin == 1);
+    CHECK(line_of(&file, 5).fault == BATCH_GOOD && line_of(&file, 5).number == 7);
     batch_file_close(&file);
 }
 
@@ -112,6 +121,7 @@ static void test_a_line_too_long_is_a_bad_line(void **state)
     struct batch_file file;
     struct reports reports;
     uint8_t digest[BATCH_DIGEST_SIZE];
+    struct batch_line first;
     size_t n;
 
     (void)state;
@@ -120,21 +130,23 @@ static void test_a_line_too_long_is_a_bad_line(void **state)
     n = size + (size_t)sprintf(text + size, "\n%s\n", GOOD("after"));
     check_text(&file, text, n, &reports);
     CHECK(file.count == 2 && file.bad_count == 1);
-    CHECK(file.line[0].fault == BATCH_TOO_LONG && !strcmp(reports.code[0], "line_too_long"));
-    CHECK(file.line[1].fault == BATCH_GOOD);
-    memcpy(digest, file.line[0].digest, sizeof digest);
+    CHECK(line_of(&file, 0).fault == BATCH_TOO_LONG && !strcmp(reports.code[0], "line_too_long"));
+    CHECK(line_of(&file, 1).fault == BATCH_GOOD);
+    first = line_of(&file, 0);
+    memcpy(digest, first.digest, sizeof digest);
     batch_file_close(&file);
 
     text[size - 1] = 'y';
     check_text(&file, text, n, &reports);
-    CHECK(memcmp(digest, file.line[0].digest, sizeof digest) != 0);
+    first = line_of(&file, 0);
+    CHECK(memcmp(digest, first.digest, sizeof digest) != 0);
     batch_file_close(&file);
 
     /* Exactly at the bound, with CRLF: judged as a line (and not JSON). */
     memset(text, 'x', REQUEST_LINE_MAX);
     strcpy(text + REQUEST_LINE_MAX, "\r\n");
     check_text(&file, text, REQUEST_LINE_MAX + 2, &reports);
-    CHECK(file.count == 1 && file.line[0].fault == BATCH_WRONG);
+    CHECK(file.count == 1 && line_of(&file, 0).fault == BATCH_WRONG);
     batch_file_close(&file);
     free(text);
 }
@@ -155,9 +167,110 @@ static void test_twins_are_found_among_many(void **state)
     CHECK(buf_text(&text, GOOD("n0") "\n" GOOD("n4999") "\n" GOOD("n5000") "\n"));
     check_text(&file, text.data, text.size, &reports);
     CHECK(file.count == 5003 && file.bad_count == 2);
-    CHECK(file.line[5000].twin == 1 && file.line[5001].twin == 5000 && file.line[5002].fault == BATCH_GOOD);
+    CHECK(line_of(&file, 5000).twin == 1 && line_of(&file, 5001).twin == 5000 && line_of(&file, 5002).fault == BATCH_GOOD);
     batch_file_close(&file);
     buf_fini(&text);
+}
+
+/* More names than the buckets hold in memory, the same one again and again, and a wrong line between: the first line
+ * with a name is everybody's twin, and memory is not what finds it. */
+static void test_names_beyond_memory_are_compared_too(void **state)
+{
+    enum { LINES = 40 * 1000 };
+    struct buf text = { 0 };
+    struct batch_file file;
+    struct reports reports;
+    struct batch_line line;
+    struct err err = { 0 };
+
+    (void)state;
+    for (int i = 0; i < LINES; i++)
+        CHECK(buf_format(&text,
+                         "{\"custom_id\":\"n%d\",\"method\":\"POST\",\"url\":\"/v1/"
+                         "completions\",\"body\":{\"prompt\":\"a\"%s}}\n",
+                         i % 10 == 9 ? 0 : i, i % 1000 == 19 ? ",\"colour\":1" : ""));
+    write_file(text.data, text.size);
+    CHECK(batch_file_open(&file, path, NULL, 0, &err));
+    memset(&reports, 0, sizeof reports);
+    CHECK(batch_file_check(&file, NULL, &reports, &err));
+    CHECK(file.count == LINES && file.bad_count == LINES / 10);
+    for (int i = 0; i < LINES; i++) {
+        line = line_of(&file, (size_t)i);
+        CHECK(line.number == (uint32_t)i + 1);
+        CHECK(line.fault == (i % 1000 == 19 ? BATCH_WRONG : i % 10 == 9 ? BATCH_DUPLICATE : BATCH_GOOD));
+        CHECK(line.twin == (line.fault == BATCH_DUPLICATE ? 1 : 0));
+    }
+    batch_file_close(&file);
+    buf_fini(&text);
+}
+
+static void report_some(void *arg, uint64_t number, const struct request_fault *fault)
+{
+    uint64_t *said = arg;
+
+    CHECK((fault != NULL) == (said[0] < BATCH_REPORTED_MAX));
+    CHECK(number == ++said[0]);
+}
+
+/* A file with nothing good in it must not fill a terminal, nor be read a third time for that. */
+static void test_only_the_first_faults_are_told(void **state)
+{
+    struct buf text = { 0 };
+    struct batch_file file;
+    struct err err = { 0 };
+    uint64_t said = 0;
+
+    (void)state;
+    for (int i = 0; i < BATCH_REPORTED_MAX + 5; i++)
+        CHECK(buf_text(&text, "x\n"));
+    write_file(text.data, text.size);
+    CHECK(batch_file_open(&file, path, NULL, 0, &err));
+    CHECK(batch_file_check(&file, report_some, &said, &err));
+    CHECK(said == BATCH_REPORTED_MAX + 5 && file.bad_count == said);
+    batch_file_close(&file);
+    buf_fini(&text);
+}
+
+/* `--limit 2` is the run of a file that ends after its second request: nothing behind it may be seen. */
+static void test_a_limit_is_the_end_of_the_file(void **state)
+{
+    static const char whole[] = GOOD("a") "\n\n \r\n" GOOD("b") "\n\n" GOOD("c") "\nnonsense\n" GOOD("a");
+    static const char first[] = GOOD("a") "\n" GOOD("b") "\n";
+    struct batch_file file;
+    struct reports reports;
+    struct err err = { 0 };
+    uint8_t digest[32];
+    int pipe_fd[2], kept;
+
+    (void)state;
+    check_text(&file, first, sizeof first - 1, &reports);
+    memcpy(digest, file.digest, sizeof digest);
+    batch_file_close(&file);
+    memset(&reports, 0, sizeof reports);
+    write_file(whole, sizeof whole - 1);
+    CHECK(batch_file_open(&file, path, NULL, 2, &err));
+    CHECK(batch_file_check(&file, report, &reports, &err));
+    CHECK(file.count == 2 && file.bad_count == 0 && reports.count == 0);
+    CHECK(!memcmp(digest, file.digest, sizeof digest));
+    CHECK(line_of(&file, 1).number == 4);
+    batch_file_close(&file);
+    CHECK(batch_file_open(&file, path, NULL, 100, &err));
+    CHECK(batch_file_check(&file, report, &reports, &err));
+    CHECK(file.count == 5 && file.bad_count == 2);
+    batch_file_close(&file);
+
+    /* Of a pipe that never ends, no more is read than is wanted. */
+    kept = dup(STDIN_FILENO);
+    CHECK(pipe(pipe_fd) == 0 && dup2(pipe_fd[0], STDIN_FILENO) >= 0);
+    CHECK(write(pipe_fd[1], whole, sizeof whole - 1) == sizeof whole - 1);
+    CHECK(batch_file_open(&file, "-", NULL, 2, &err));
+    CHECK(batch_file_check(&file, report, &reports, &err));
+    CHECK(file.count == 2 && !memcmp(digest, file.digest, sizeof digest));
+    batch_file_close(&file);
+    close(pipe_fd[0]);
+    close(pipe_fd[1]);
+    CHECK(dup2(kept, STDIN_FILENO) >= 0);
+    close(kept);
 }
 
 /* Between check and submit an editor may save the file: that must not send another request than was checked.
@@ -232,6 +345,9 @@ int main(void)
         cmocka_unit_test(test_bad_lines_are_reported_with_their_numbers),
         cmocka_unit_test(test_a_line_too_long_is_a_bad_line),
         cmocka_unit_test(test_twins_are_found_among_many),
+        cmocka_unit_test(test_names_beyond_memory_are_compared_too),
+        cmocka_unit_test(test_only_the_first_faults_are_told),
+        cmocka_unit_test(test_a_limit_is_the_end_of_the_file),
         cmocka_unit_test(test_a_change_between_the_two_readings_is_seen),
         cmocka_unit_test(test_the_first_changed_line_is_named),
     };
