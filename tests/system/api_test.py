@@ -202,7 +202,7 @@ def a_bad_line_keeps_its_name():
     """Programs write NaN and numbers beyond 64 bits; what fails must be found by its custom_id."""
     place = Place("name")
     form = '{"custom_id": "%s", "method": "POST", "url": "/v1/completions", "body": {"prompt": "a", "max_tokens": 1%s}}'
-    more = {"nan": ', "temperature": NaN', "big": f', "seed": {10 ** 30}', "twice": ', "n": 1, "n": 1', "deep": ', "x": ' + "[" * 40 + "]" * 40, "fine": ""}
+    more = {"nan": ', "temperature": NaN', "big": f', "seed": {10 ** 30}', "twice": ', "n": 1, "n": 1', "deep": ', "x": ' + "[" * 400 + "]" * 400, "fine": ""}
     place.write("in.jsonl", "\n".join(form % item for item in more.items()))
     ended = place.run("in.jsonl")
     check(ended.code == 2, ended)

@@ -85,7 +85,7 @@ static void test_draws_follow_the_distribution(void **state)
     fill();
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         struct sample_params params = { (float)table[i].temperature, (float)table[i].top_p, table[i].top_k,
-                                        1234 + i, 0 };
+                                        1234 + i, 0, 0 };
         double p[V];
 
         expect(p, table[i].known, table[i].temperature, table[i].top_k, (double)params.top_p);
@@ -111,7 +111,7 @@ static void test_greedy_takes_the_lowest_id_of_the_best(void **state)
 static void test_without_a_finite_logit_there_is_no_token(void **state)
 {
     static const struct sample_params table[] = {
-        { .top_p = 1 }, { 1, 1, 0, 5, 0 }, { 1, 0.5f, 0, 5, 0 }, { 1, 1, 7, 5, 0 }
+        { .top_p = 1 }, { 1, 1, 0, 5, 0, 0 }, { 1, 0.5f, 0, 5, 0, 0 }, { 1, 1, 7, 5, 0, 0 }
     };
 
     (void)state;
@@ -123,7 +123,7 @@ static void test_without_a_finite_logit_there_is_no_token(void **state)
 
 static void test_a_draw_is_a_function_of_seed_choice_and_position(void **state)
 {
-    struct sample_params params = { 1, 0.9f, 0, 99, 2 };
+    struct sample_params params = { 1, 0.9f, 0, 99, 2, 0 };
     int32_t token[100];
     int same_seed = 0, same_choice = 0;
 
@@ -142,6 +142,73 @@ static void test_a_draw_is_a_function_of_seed_choice_and_position(void **state)
         same_choice += sample_token(sampler, logits, V, &choice, p) == token[p];
     }
     CHECK(same_seed < 30 && same_choice < 30);
+}
+
+/* min_p, alone and with the other filters: what is below its share of the best is gone before they look. */
+static void test_min_p_takes_what_is_far_below_the_best(void **state)
+{
+    static const struct {
+        double temperature, min_p, top_p;
+        int top_k;
+    } table[] = { { 1, 0.2, 1, 0 }, { 0.6, 0.05, 1, 0 }, { 1, 0.2, 0.7, 0 }, { 1.5, 0.3, 1, 6 }, { 1, 1, 1, 0 } };
+
+    (void)state;
+    fill();
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        struct sample_params params = { (float)table[i].temperature, (float)table[i].top_p, table[i].top_k, 77 + i, 0,
+                                        (float)table[i].min_p };
+        float kept[V], all[V];
+        double p[V];
+
+        memcpy(all, logits, sizeof all);
+        for (int k = 0; k < V; k++)
+            kept[k] = exp((logits[k] - 4.5) / table[i].temperature) < table[i].min_p * 0.9999 ? -1e30f : logits[k];
+        memcpy(logits, kept, sizeof kept);
+        expect(p, V, table[i].temperature, table[i].top_k, table[i].top_p);
+        memcpy(logits, all, sizeof all);
+        check_shares(params, V, p);
+    }
+}
+
+/* The arithmetic of vLLM, in its order, by hand. */
+static void test_logits_are_shaped_in_order(void **state)
+{
+    uint64_t mask[1] = { 1u << 1 | 1u << 2 | 1u << 3 | 1u << 4 | 1u << 5 };
+    int32_t beside[] = { 40, 900 }, banned[] = { 5, 900 };
+    struct sample_bias bias[] = { { 2, 3 }, { 3, -3 }, { 30, 100 }, { 900, 1 } };
+    struct sample_history history = { 0 };
+    struct sample_shape shape = { .mask = mask, .beside = beside, .beside_count = 2, .banned = banned, .banned_count = 2,
+                                  .bias = bias, .bias_count = 4, .history = &history, .presence = 0.5f, .frequency = 0.25f,
+                                  .repetition = 2 };
+    const float *shaped;
+
+    (void)state;
+    for (int i = 0; i < V; i++)
+        logits[i] = (float)i;
+    CHECK(sample_shaped(sampler, logits, V, &(struct sample_shape){ 0 }) == logits); /* nothing to do: no copy */
+    CHECK(sample_history_add(&history, 1, false));                                    /* in the prompt only */
+    for (int i = 0; i < 3; i++)
+        CHECK(sample_history_add(&history, 2, true));
+    CHECK(sample_history_add(&history, 3, true) && sample_history_add(&history, 3, false));
+    for (int i = 100; i < 1000; i++) /* ids that are not known change nothing; the table grows */
+        CHECK(sample_history_add(&history, i, true));
+    shaped = sample_shaped(sampler, logits, V, &shape);
+    CHECK(shaped[1] == 1 / 2.0f);
+    CHECK(shaped[2] == (2 + 3) / 2.0f - 3 * 0.25f - 0.5f);
+    CHECK(shaped[3] == (3 - 3) * 2.0f - 0.25f - 0.5f);
+    CHECK(shaped[4] == 4 && shaped[40] == 40);
+    CHECK(shaped[5] == -INFINITY && shaped[30] == -INFINITY && shaped[0] == -INFINITY && shaped[49] == -INFINITY);
+    CHECK(logits[2] == 2);
+    logits[1] = -1;
+    CHECK(sample_shaped(sampler, logits, V, &shape)[1] == -2); /* a negative logit is pushed down, not up */
+    shape.history = NULL;
+    CHECK(sample_shaped(sampler, logits, V, &shape)[1] == -1);
+    shape = (struct sample_shape){ .mask = mask };
+    mask[0] = UINT64_MAX;
+    CHECK(memcmp(sample_shaped(sampler, logits, V, &shape), logits, sizeof logits) == 0);
+    mask[0] = 0;
+    CHECK(sample_token(sampler, sample_shaped(sampler, logits, V, &shape), V, &(struct sample_params){ .top_p = 1 }, 0) == -1);
+    sample_history_fini(&history);
 }
 
 /* Philox4x32-10's published known answers: all zeros, all ones. */
@@ -199,6 +266,8 @@ int main(void)
         cmocka_unit_test(test_greedy_takes_the_lowest_id_of_the_best),
         cmocka_unit_test(test_without_a_finite_logit_there_is_no_token),
         cmocka_unit_test(test_a_draw_is_a_function_of_seed_choice_and_position),
+        cmocka_unit_test(test_min_p_takes_what_is_far_below_the_best),
+        cmocka_unit_test(test_logits_are_shaped_in_order),
         cmocka_unit_test(test_the_generator_is_philox),
         cmocka_unit_test(test_logprobs_are_normalised_over_all_rows),
     };

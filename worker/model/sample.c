@@ -15,6 +15,7 @@ struct sampler {
     int vocab;
     struct candidate *heap; /* [vocab] */
     float *weight;          /* [vocab] */
+    float *shaped;          /* [vocab] */
 };
 
 struct sampler *sampler_new(const struct backend *backend, int vocab)
@@ -27,7 +28,8 @@ struct sampler *sampler_new(const struct backend *backend, int vocab)
     s->vocab = vocab;
     s->heap = malloc((size_t)vocab * sizeof *s->heap);
     s->weight = malloc((size_t)vocab * sizeof *s->weight);
-    if (!s->heap || !s->weight) {
+    s->shaped = malloc((size_t)vocab * sizeof *s->shaped);
+    if (!s->heap || !s->weight || !s->shaped) {
         sampler_free(s);
         return NULL;
     }
@@ -40,8 +42,113 @@ void sampler_free(struct sampler *s)
         return;
     free(s->heap);
     free(s->weight);
+    free(s->shaped);
     free(s);
 }
+
+/* ---- what is done to logits first -------------------------------------------------------------------- */
+
+/* The place of id, or the empty one where it would stand. */
+static struct sample_seen *history_at(const struct sample_history *h, int32_t id)
+{
+    uint32_t at = ((uint32_t)id * 0x9E3779B1u) & (h->room - 1);
+
+    while (h->seen[at].id >= 0 && h->seen[at].id != id)
+        at = (at + 1) & (h->room - 1);
+    return &h->seen[at];
+}
+
+bool sample_history_add(struct sample_history *h, int32_t id, bool generated)
+{
+    struct sample_seen *seen;
+
+    if (2 * (h->used + 1) > h->room) {
+        struct sample_history wider = { .room = h->room ? 2 * h->room : 64, .used = h->used };
+
+        wider.seen = malloc(wider.room * sizeof *wider.seen);
+        if (!wider.seen)
+            return false;
+        for (uint32_t i = 0; i < wider.room; i++)
+            wider.seen[i] = (struct sample_seen){ .id = -1 };
+        for (uint32_t i = 0; i < h->room; i++)
+            if (h->seen[i].id >= 0)
+                *history_at(&wider, h->seen[i].id) = h->seen[i];
+        free(h->seen);
+        *h = wider;
+    }
+    seen = history_at(h, id);
+    h->used += seen->id < 0;
+    seen->id = id;
+    seen->count += generated;
+    return true;
+}
+
+void sample_history_fini(struct sample_history *h)
+{
+    free(h->seen);
+    *h = (struct sample_history){ 0 };
+}
+
+/* Whole words first: nearly all of them are empty where a grammar is strict, and full where it is not. */
+static void copy_masked(float *to, const float *from, int known, const uint64_t *mask)
+{
+    for (int i = 0; i < known; i += 64) {
+        uint64_t word = mask[i / 64];
+        int count = known - i < 64 ? known - i : 64;
+
+        if (word == UINT64_MAX) {
+            memcpy(to + i, from + i, (size_t)count * sizeof *to);
+            continue;
+        }
+        for (int k = 0; k < count; k++)
+            to[i + k] = -INFINITY;
+        for (; word; word &= word - 1) {
+            int k = __builtin_ctzll(word);
+
+            if (k < count)
+                to[i + k] = from[i + k];
+        }
+    }
+}
+
+static float penalised(float logit, uint32_t count, const struct sample_shape *shape, float repetition)
+{
+    logit = logit > 0 ? logit / repetition : logit * repetition;
+    logit -= shape->frequency * (float)count;
+    return count ? logit - shape->presence : logit;
+}
+
+const float *sample_shaped(struct sampler *s, const float *logits, int known, const struct sample_shape *shape)
+{
+    float *to = s->shaped, repetition = shape->repetition > 0 ? shape->repetition : 1;
+
+    if (!shape->mask && !shape->banned_count && !shape->bias_count && !shape->history)
+        return logits;
+    if (known > s->vocab)
+        known = s->vocab;
+    if (shape->mask)
+        copy_masked(to, logits, known, shape->mask);
+    else
+        memcpy(to, logits, (size_t)known * sizeof *to);
+    for (int i = 0; i < shape->beside_count; i++)
+        if (shape->beside[i] < known)
+            to[shape->beside[i]] = logits[shape->beside[i]];
+    for (int i = 0; i < shape->banned_count; i++)
+        if (shape->banned[i] < known)
+            to[shape->banned[i]] = -INFINITY;
+    for (size_t i = 0; i < shape->bias_count; i++)
+        if (shape->bias[i].id < known)
+            to[shape->bias[i].id] += shape->bias[i].bias;
+    for (uint32_t i = 0; shape->history && i < shape->history->room; i++) {
+        struct sample_seen seen = shape->history->seen[i];
+
+        if (seen.id >= 0 && seen.id < known)
+            to[seen.id] = penalised(to[seen.id], seen.count, shape, repetition);
+    }
+    return to;
+}
+
+/* ---- draws ------------------------------------------------------------------------------------------- */
 
 /* Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", 2011). */
 static void philox(uint32_t counter[4], uint32_t key[2])
@@ -91,12 +198,12 @@ static void sift_down(struct candidate *heap, int count, int i)
 }
 
 /* The best candidates come off one at a time: a top_p of a peaked distribution takes a few of many. */
-static int heap_of(struct sampler *s, const float *logits, int known)
+static int heap_of(struct sampler *s, const float *logits, int known, float floor)
 {
     int count = 0;
 
     for (int i = 0; i < known; i++)
-        if (isfinite(logits[i]))
+        if (isfinite(logits[i]) && logits[i] >= floor)
             s->heap[count++] = (struct candidate){ logits[i], i };
     for (int i = count / 2 - 1; i >= 0; i--)
         sift_down(s->heap, count, i);
@@ -139,14 +246,21 @@ static int pick(const float *weight, int count, double total, double share)
     return last;
 }
 
-/* Without filters: ids in their own order. */
-static int32_t draw_all(struct sampler *s, const float *logits, int known, float best, float temperature,
+/* The logit that min_p asks for: exp((logit - best) / temperature) >= min_p. */
+static float floor_of(const struct sample_params *p, float best)
+{
+    return p->min_p > 0 ? best + p->temperature * (float)backend_log(p->min_p) : -INFINITY;
+}
+
+/* Without other filters than min_p: ids in their own order. */
+static int32_t draw_all(struct sampler *s, const float *logits, int known, float best, const struct sample_params *p,
                         double share)
 {
+    float floor = floor_of(p, best);
     double total = 0;
 
     for (int i = 0; i < known; i++)
-        s->weight[i] = isfinite(logits[i]) ? (logits[i] - best) / temperature : -INFINITY;
+        s->weight[i] = isfinite(logits[i]) && logits[i] >= floor ? (logits[i] - best) / p->temperature : -INFINITY;
     s->backend->exp_sum(s->weight, known, 0);
     for (int i = 0; i < known; i++)
         total += s->weight[i];
@@ -158,7 +272,7 @@ static int32_t draw_all(struct sampler *s, const float *logits, int known, float
 static int32_t draw_filtered(struct sampler *s, const float *logits, int known, float best,
                              const struct sample_params *p, double share)
 {
-    int count = heap_of(s, logits, known), left = count, kept = 0, limit = count;
+    int count = heap_of(s, logits, known, floor_of(p, best)), left = count, kept = 0, limit = count;
     double total = 0, sum = 0;
 
     if (p->top_k > 0 && p->top_k < count)
@@ -196,7 +310,7 @@ int32_t sample_token(struct sampler *s, const float *logits, int known, const st
     share = sample_uniform(p->seed, p->choice, position);
     if ((p->top_k > 0 && p->top_k < known) || p->top_p < 1)
         return draw_filtered(s, logits, known, logits[best], p, share);
-    return draw_all(s, logits, known, logits[best], p->temperature, share);
+    return draw_all(s, logits, known, logits[best], p, share);
 }
 
 /* log(sum of exp(logit)) over all rows, as top + log(sum of exp(logit - top)).  Sums of 1024 in f32, those in
