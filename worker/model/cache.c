@@ -7,9 +7,11 @@
 
 #include "worker/model/inside.h"
 
-/* A free page begins with the pointer to the next one. */
+/* A free page begins with the pointer to the next one.  Behind the rows of a page stands how many sequences
+ * have it. */
 struct cache_pool {
-    size_t row_bytes, layer_bytes, page_bytes;
+    size_t row_bytes, layer_bytes;
+    size_t page_bytes; /* rows only: what the bound counts */
     int pages_max, pages_used;
     unsigned char *free_page;
 };
@@ -63,11 +65,23 @@ void cache_sequence_init(struct cache_sequence *sequence, struct cache_pool *poo
     *sequence = (struct cache_sequence){ .pool = pool };
 }
 
+static size_t holders_at(const struct cache_pool *pool)
+{
+    return (pool->page_bytes + 63) / 64 * 64;
+}
+
+static uint32_t *holders(const struct cache_pool *pool, unsigned char *page)
+{
+    return (uint32_t *)(void *)(page + holders_at(pool));
+}
+
 static void give_back(struct cache_sequence *sequence)
 {
     struct cache_pool *pool = sequence->pool;
     unsigned char *page = sequence->page[--sequence->page_count];
 
+    if (--*holders(pool, page) > 0)
+        return;
     memcpy(page, &pool->free_page, sizeof pool->free_page);
     pool->free_page = page;
     pool->pages_used--;
@@ -87,6 +101,39 @@ void cache_shrink(struct cache_sequence *sequence, int positions)
         give_back(sequence);
 }
 
+static bool make_room(struct cache_sequence *sequence, int pages, struct err *err)
+{
+    int room = pages > 2 * sequence->page_room ? pages : 2 * sequence->page_room;
+    unsigned char **list;
+
+    if (pages <= sequence->page_room)
+        return true;
+    list = realloc(sequence->page, (size_t)room * sizeof *list);
+    if (!list)
+        return err_set(err, ERR_IO, "no memory for a list of %d pages", room);
+    sequence->page = list;
+    sequence->page_room = room;
+    return true;
+}
+
+/* One more page, for which the pool and the list have room. */
+static bool take_page(struct cache_sequence *sequence, struct err *err)
+{
+    struct cache_pool *pool = sequence->pool;
+    unsigned char *page = pool->free_page;
+
+    if (page)
+        memcpy(&pool->free_page, page, sizeof pool->free_page);
+    else
+        page = aligned_alloc(64, holders_at(pool) + 64);
+    if (!page)
+        return err_set(err, ERR_IO, "no memory for a cache page of %zu bytes", pool->page_bytes);
+    *holders(pool, page) = 1;
+    sequence->page[sequence->page_count++] = page;
+    pool->pages_used++;
+    return true;
+}
+
 bool cache_grow(struct cache_sequence *sequence, int positions, struct err *err)
 {
     struct cache_pool *pool = sequence->pool;
@@ -97,31 +144,48 @@ bool cache_grow(struct cache_sequence *sequence, int positions, struct err *err)
     if (want - had > pool->pages_max - pool->pages_used)
         return err_set(err, ERR_LIMIT, "the cache has %d of %d pages left, and %d are needed",
                        pool->pages_max - pool->pages_used, pool->pages_max, want - had);
-    if (want > sequence->page_room) {
-        int room = want > 2 * sequence->page_room ? want : 2 * sequence->page_room;
-        unsigned char **list = realloc(sequence->page, (size_t)room * sizeof *list);
-
-        if (!list)
-            return err_set(err, ERR_IO, "no memory for a list of %d pages", room);
-        sequence->page = list;
-        sequence->page_room = room;
-    }
-    while (sequence->page_count < want) {
-        unsigned char *page = pool->free_page;
-
-        if (page)
-            memcpy(&pool->free_page, page, sizeof pool->free_page);
-        else
-            page = aligned_alloc(64, (pool->page_bytes + 63) / 64 * 64);
-        if (!page) {
+    if (!make_room(sequence, want, err))
+        return false;
+    while (sequence->page_count < want)
+        if (!take_page(sequence, err)) {
             while (sequence->page_count > had)
                 give_back(sequence);
-            return err_set(err, ERR_IO, "no memory for a cache page of %zu bytes", pool->page_bytes);
+            return false;
         }
-        sequence->page[sequence->page_count++] = page;
-        pool->pages_used++;
-    }
     return true;
+}
+
+bool cache_share(struct cache_sequence *sequence, const struct cache_sequence *from, int positions, struct err *err)
+{
+    struct cache_pool *pool = sequence->pool;
+    int full = positions / CACHE_PAGE;
+
+    assert(sequence->page_count == 0 && from->pool == pool && cache_pages_for(positions) <= from->page_count);
+    if (positions % CACHE_PAGE && pool->pages_used == pool->pages_max)
+        return err_set(err, ERR_LIMIT, "the cache has no page left for a copy");
+    if (!make_room(sequence, full + 1, err))
+        return false;
+    for (; sequence->page_count < full; sequence->page_count++) {
+        sequence->page[sequence->page_count] = from->page[sequence->page_count];
+        ++*holders(pool, sequence->page[sequence->page_count]);
+    }
+    if (positions % CACHE_PAGE == 0)
+        return true;
+    if (!take_page(sequence, err)) {
+        cache_shrink(sequence, 0);
+        return false;
+    }
+    memcpy(sequence->page[full], from->page[full], pool->page_bytes);
+    return true;
+}
+
+int cache_pages_own(const struct cache_sequence *sequence)
+{
+    int own = 0;
+
+    for (int i = 0; i < sequence->page_count; i++)
+        own += *holders(sequence->pool, sequence->page[i]) == 1;
+    return own;
 }
 
 void *cache_row(const struct cache_sequence *sequence, int layer, int position)

@@ -3,7 +3,8 @@
  * A row is [kv_lora] of the normalised latent, then [qk_rope] of the rotated key, in the carrier
  * format.  Rows live in pages of 64 positions, a page holding all layers: [layer][64][kv_lora + qk_rope].
  * Attention works in the same blocks of 64, counted from position 0, so a page is a block.
- * Pages come from a pool with a bound; a sequence owns a list of them. */
+ * Pages come from a pool with a bound; a sequence has a list of them.  Sequences that begin alike can have
+ * their full pages in common (cache_share): such a page is only read, and goes back with its last holder. */
 
 #ifndef MODEL_CACHE_H
 #define MODEL_CACHE_H
@@ -40,6 +41,13 @@ void cache_sequence_fini(struct cache_sequence *sequence); /* gives its pages ba
 bool cache_grow(struct cache_sequence *sequence, int positions, struct err *err);
 /* Gives back the pages beyond so many positions. */
 void cache_shrink(struct cache_sequence *sequence, int positions);
+
+/* Gives an empty sequence the first `positions` of another: its full pages in common, a copy of the page begun.
+ * ERR_LIMIT when there is no room for the copy; nothing has changed then.  Rows before `positions` of a page in common
+ * may not be written again. */
+bool cache_share(struct cache_sequence *sequence, const struct cache_sequence *from, int positions, struct err *err);
+/* Pages that would go back to the pool with this sequence: those that nobody has in common with it. */
+int cache_pages_own(const struct cache_sequence *sequence);
 
 /* Row of a position in a layer; the page must be there. */
 void *cache_row(const struct cache_sequence *sequence, int layer, int position);
