@@ -10,30 +10,25 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/manual.h"
 #include "broker/hall.h"
 
 enum { KEPT_BYTES = 64 * 1024 * 1024 };
 
-static void help(void)
+static struct manual manual(void)
 {
-    printf("moothall-broker: keeps jobs in one file, hands them to workers, and keeps their results.\n"
-           "\n"
-           "    moothall-broker --listen tcp://127.0.0.1:7500 --store hall.db\n"
-           "    moothall-broker --config broker.yaml --log json\n"
-           "\n"
-           "It prints `listening on ENDPOINT` when it is ready.  SIGTERM and SIGINT end it cleanly.\n"
-           "Every flag is also a key of the file (with _ for -), and overrides it:\n"
-           "\n");
-    for (int i = 0; i < broker_field_count; i++) {
-        char flag[64];
-
-        snprintf(flag, sizeof flag, "--%s", broker_fields[i].key);
-        for (char *c = flag; *c; c++)
-            if (*c == '_')
-                *c = '-';
-        printf("  %-18s %s\n", flag, broker_fields[i].help);
-    }
-    printf("  %-18s this\n  %-18s the version\n", "--help", "--version");
+    return (struct manual){
+        .program = "moothall-broker",
+        .what = "keeps jobs in one file, hands them to workers, and keeps their results",
+        .words = "--listen ENDPOINT --store FILE [flags]",
+        .more = "It prints `listening on ENDPOINT` when it is ready.  SIGTERM and SIGINT end it cleanly.",
+        .example = "moothall-broker --listen tcp://127.0.0.1:7500 --store hall.db\n"
+                   "moothall-broker --config broker.yaml --log json",
+        .status = "0 told to leave; 1 it could not be done (one line on stderr says why).",
+        .fields = broker_fields,
+        .field_count = broker_field_count,
+        .keys = true,
+    };
 }
 
 static int fail(const struct err *err)
@@ -47,13 +42,18 @@ int main(int argc, char **argv)
     struct broker_config config;
     struct hall *hall = NULL;
     struct err err = { 0 };
+    struct manual says = manual();
     sigset_t signals;
     int stop_fd;
     bool ok;
 
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
-            return help(), 0;
+            return manual_help(&says, stdout), 0;
+        if (!strcmp(argv[i], "--man")) /* this and the next are for the build */
+            return manual_page(&says, "moothall(1), moothall-worker(1)", stdout), 0;
+        if (!strcmp(argv[i], "--completion"))
+            return manual_completion(&says, 1, stdout), 0;
         if (!strcmp(argv[i], "--version"))
             return printf("moothall-broker %s\n", MOOTHALL_VERSION), 0;
     }

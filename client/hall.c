@@ -285,6 +285,12 @@ static void ask_again(struct ask *ask, int64_t now_ms, int64_t after_ms)
     ask->not_before_ms = now_ms + after_ms;
 }
 
+/* What a group takes while it is unanswered, here and in the broker. */
+static uint64_t weight(const struct ask *group)
+{
+    return group->bodies.size + group->envelope_bytes;
+}
+
 /* True when every job of the group has its place. */
 static bool count_group(struct hall *hall, struct ask *ask, const Moothall__Submitted *submitted,
                         int64_t now_ms)
@@ -373,7 +379,7 @@ static void take_answer(struct hall *hall, int64_t now_ms)
     } else if (count_group(hall, ask, envelope->submitted, now_ms)) {
         remove_ask(hall, at);
         hall->groups--;
-        hall->groups_bytes -= ask->payload.size;
+        hall->groups_bytes -= weight(ask);
         ask_free(ask);
     }
 }
@@ -562,12 +568,12 @@ bool hall_submit_push(struct hall *hall, const struct hall_submission *submissio
     if (!hall_open(hall, NULL, err))
         return false;
     while (hall->groups && (hall->groups >= hall->welcome.window ||
-                            hall->groups_bytes + group->bodies.size > HALL_UNANSWERED_BYTES_MAX))
+                            hall->groups_bytes + weight(group) > HALL_UNANSWERED_BYTES_MAX))
         if (!wait_turn(hall, err))
             return false;
     group->payload = buf_span(&group->bodies);
     hall->groups++;
-    hall->groups_bytes += group->payload.size;
+    hall->groups_bytes += weight(group);
     add_ask(hall, group);
     hall->group = NULL;
     return hall_turn(hall, err);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/manual.h"
 #include "client/say.h"
 #include "client/stop.h"
 
@@ -14,39 +15,72 @@ static const struct verb *const verbs[] = {
 };
 enum { VERB_COUNT = sizeof verbs / sizeof *verbs };
 
-static void help(FILE *file)
+static const char exit_status[] = "0 all well; 1 it could not be done (one line on stderr says why);\n"
+                                  "2 finished, and some requests failed (each has its own line in the output).";
+
+static struct manual manual_of(const struct verb *verb)
 {
-    fputs("moothall - runs files of requests through DeepSeek-V2 models: one result a request, kept whatever "
-          "happens\n\n",
-          file);
-    for (int i = 0; i < VERB_COUNT; i++)
-        fprintf(file, "    moothall %-9s %s\n", verbs[i]->name, verbs[i]->what);
-    fputs("\n    moothall VERB --help says more, with an example; moothall --version\n\n"
-          "Exit status: 0 all well; 1 it could not be done (one line on stderr says why);\n"
-          "             2 finished, and some requests failed (each has its own line in the output).\n\n"
-          "Example: one machine, one command, two processes that share the experts:\n"
-          "    moothall run --model deploy/demo/model --workers 2 requests.jsonl -o results.jsonl\n",
-          file);
+    return (struct manual){
+        .program = "moothall",
+        .verb = verb->name,
+        .what = verb->what,
+        .words = verb->words,
+        .more = verb->more,
+        .example = verb->example,
+        .status = exit_status,
+        .fields = verb->fields,
+        .field_count = verb->field_count,
+    };
 }
 
-static void verb_help(const struct verb *verb, FILE *file)
-{
-    fprintf(file, "moothall %s - %s\n\n    moothall %s %s\n\n", verb->name, verb->what, verb->name,
-            verb->words);
-    for (int i = 0; i < verb->field_count; i++) {
-        char flag[40];
-        size_t n = 0;
+static const struct manual whole = {
+    .program = "moothall",
+    .what = "runs files of requests through DeepSeek-V2 models: one result a request, kept whatever happens",
+    .words = "VERB [words and flags]",
+    .more = "run, extract and summarize bring their own broker and workers; with --broker they use a shared hall.\n"
+            "Results go to standard output or to the file that is named; everything else goes to standard error.\n"
+            "The first ^C (or SIGTERM) brings what is under way to a good end, and the same command continues; the "
+            "second ends it at once.",
+    .example = "moothall run --model deploy/demo/model --workers 2 requests.jsonl -o results.jsonl",
+    .status = exit_status,
+};
 
-        for (const char *c = verb->fields[i].key; *c && n < sizeof flag - 1; c++)
-            flag[n++] = *c == '_' ? '-' : *c;
-        flag[n] = '\0';
-        fprintf(file, "    --%-15s %s\n", flag, verb->fields[i].help);
+static void help(FILE *file)
+{
+    fprintf(file, "moothall - %s\n\n", whole.what);
+    for (int i = 0; i < VERB_COUNT; i++)
+        fprintf(file, "    moothall %-9s %s\n", verbs[i]->name, verbs[i]->what);
+    fprintf(file,
+            "\n    moothall VERB --help says more, with an example; moothall --version\n\n"
+            "Exit status: %s\n\n"
+            "Example: one machine, one command, two processes that share the experts:\n"
+            "    %s\n",
+            exit_status, whole.example);
+}
+
+/* For the build, not for people: `moothall --man [VERB]` and `moothall --completion`. */
+static bool generate(int argc, char **argv)
+{
+    struct manual manuals[VERB_COUNT];
+
+    for (int i = 0; i < VERB_COUNT; i++)
+        manuals[i] = manual_of(verbs[i]);
+    if (!strcmp(argv[1], "--completion") && argc == 2) {
+        manual_completion(manuals, VERB_COUNT, stdout);
+        return true;
     }
-    if (verb->field_count)
-        fputs("\n", file);
-    if (verb->more)
-        fprintf(file, "%s\n\n", verb->more);
-    fprintf(file, "Example:\n    %s\n", verb->example);
+    if (strcmp(argv[1], "--man") != 0 || argc > 3)
+        return false;
+    if (argc == 2) {
+        manual_page_of_verbs(&whole, manuals, VERB_COUNT, stdout);
+        return true;
+    }
+    for (int i = 0; i < VERB_COUNT; i++)
+        if (!strcmp(argv[2], verbs[i]->name)) {
+            manual_page(&manuals[i], "moothall(1), moothall-broker(1), moothall-worker(1)", stdout);
+            return true;
+        }
+    return false;
 }
 
 bool verb_flags(const struct verb *verb, int *argc, char **argv, void *into, struct err *err)
@@ -109,12 +143,16 @@ int verbs_main(int argc, char **argv)
         puts("moothall " MOOTHALL_VERSION);
         return 0;
     }
+    if (generate(argc, argv))
+        return fflush(stdout) == 0 ? 0 : 1;
     for (int i = 0; i < VERB_COUNT; i++) {
         names[i] = verbs[i]->name;
         if (strcmp(argv[1], names[i]) != 0)
             continue;
         if (wants_help(argc - 1, argv + 1)) {
-            verb_help(verbs[i], stdout);
+            struct manual manual = manual_of(verbs[i]);
+
+            manual_help(&manual, stdout);
             return 0;
         }
         return verbs[i]->run(verbs[i], argc - 1, argv + 1);

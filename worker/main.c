@@ -40,7 +40,15 @@ int main(int argc, char **argv)
 
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--help")) {
-            settings_help(stdout);
+            manual_help(&settings_manual, stdout);
+            return 0;
+        }
+        if (!strcmp(argv[i], "--man")) { /* this and the next are for the build */
+            manual_page(&settings_manual, "moothall(1), moothall-broker(1)", stdout);
+            return 0;
+        }
+        if (!strcmp(argv[i], "--completion")) {
+            manual_completion(&settings_manual, 1, stdout);
             return 0;
         }
         if (!strcmp(argv[i], "--version")) {

@@ -75,27 +75,15 @@ bool settings_read(struct settings *settings, int argc, char **argv, struct err 
     return true;
 }
 
-void settings_help(FILE *file)
-{
-    fputs("moothall-worker - computes the jobs of a hall, and lends its experts to the others\n\n"
-          "    moothall-worker --broker ENDPOINT --model DIR [flags]\n\n",
-          file);
-    for (int i = 0; i < settings_field_count; i++) {
-        char flag[32];
-        size_t n = 0;
-
-        for (const char *c = settings_fields[i].key; *c && n < sizeof flag - 1; c++)
-            flag[n++] = *c == '_' ? '-' : *c;
-        flag[n] = '\0';
-        fprintf(file, "    --%-20s %s\n", flag, settings_fields[i].help);
-    }
-    fputs("    --help, --version\n\n"
-          "Exit status: 0 told to leave; 1 it could not be done; 3 the model cannot be loaded; 4 the broker "
-          "refused it.\n\n"
-          "Example: two workers on one machine, beside a broker on port 7500:\n"
-          "    moothall-worker --broker tcp://127.0.0.1:7500 --model DeepSeek-V2-Lite-Chat --threads 8 "
-          "--name left &\n"
-          "    moothall-worker --broker tcp://127.0.0.1:7500 --model DeepSeek-V2-Lite-Chat --threads 8 "
-          "--name right &\n",
-          file);
-}
+const struct manual settings_manual = {
+    .program = "moothall-worker",
+    .what = "computes the jobs of a hall, and lends its experts to the other workers",
+    .words = "--broker ENDPOINT --model DIR [flags]",
+    .example = "# two workers on one machine, beside a broker on port 7500\n"
+               "moothall-worker --broker tcp://127.0.0.1:7500 --model DeepSeek-V2-Lite-Chat --threads 8 --name left &\n"
+               "moothall-worker --broker tcp://127.0.0.1:7500 --model DeepSeek-V2-Lite-Chat --threads 8 --name right &",
+    .status = "0 told to leave; 1 it could not be done; 3 the model cannot be loaded; 4 the broker refused it.",
+    .fields = settings_fields,
+    .field_count = sizeof settings_fields / sizeof *settings_fields,
+    .keys = true,
+};

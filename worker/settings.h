@@ -5,9 +5,9 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 
 #include "base/err.h"
+#include "base/manual.h"
 #include "base/yaml_fields.h"
 #include "proto/link.h"
 #include "worker/seat.h"
@@ -42,6 +42,6 @@ extern const int settings_field_count;
 
 /* argv is reordered.  ERR_INPUT names the flag, or the file, line and key. */
 bool settings_read(struct settings *settings, int argc, char **argv, struct err *err);
-void settings_help(FILE *file);
+extern const struct manual settings_manual;
 
 #endif

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """An installed Moothall works wherever its folder is moved: the programs find each other, and nothing of the build
-directory is needed.   install_test.py BUILD_DIR SOURCE_DIR"""
+directory is needed; their manual pages come along.   install_test.py BUILD_DIR SOURCE_DIR"""
 import json
 import os
 import shutil
@@ -20,6 +20,8 @@ def main():
         programs = sorted(os.listdir(os.path.join(moved, "bin")))
         assert programs == ["moothall", "moothall-broker", "moothall-worker"], programs
         for name in programs:
+            assert os.path.isfile(os.path.join(moved, "share/man/man1", name + ".1")), name
+            assert os.path.isfile(os.path.join(moved, "share/bash-completion/completions", name)), name
             said = subprocess.run([os.path.join(moved, "bin", name), "--version"], check=True, capture_output=True, text=True).stdout
             assert name in said and any(c.isdigit() for c in said), said
             with open(os.path.join(moved, "bin", name), "rb") as file:

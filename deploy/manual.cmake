@@ -1,0 +1,22 @@
+# Manual pages and bash completion, as the programs themselves write them: cmake -DBUILD=DIR -DTO=DIR -P manual.cmake
+file(REMOVE_RECURSE ${TO}/man1 ${TO}/completions)
+file(MAKE_DIRECTORY ${TO}/man1 ${TO}/completions)
+
+function(write path)
+    execute_process(COMMAND ${ARGN} OUTPUT_FILE ${TO}/${path} RESULT_VARIABLE status)
+    if(NOT status EQUAL 0)
+        message(FATAL_ERROR "${ARGN} ended with ${status}")
+    endif()
+endfunction()
+
+foreach(program moothall moothall-broker moothall-worker)
+    write(man1/${program}.1 ${BUILD}/${program} --man)
+    write(completions/${program} ${BUILD}/${program} --completion)
+endforeach()
+execute_process(COMMAND ${BUILD}/moothall --help OUTPUT_VARIABLE help)
+string(REGEX MATCHALL "\n    moothall [a-z]+ " verbs "${help}")
+foreach(line ${verbs})
+    string(REGEX REPLACE "\n    moothall ([a-z]+) " "\\1" verb ${line})
+    write(man1/moothall-${verb}.1 ${BUILD}/moothall --man ${verb})
+endforeach()
+file(WRITE ${TO}/done "")
