@@ -18,6 +18,7 @@ enum {
     STATUS_EVERY_QUIET_MS = 5000, /* nobody is looking */
     UNREADY_MS = 100,
     WAITING_SAID_MS = 10 * 1000,
+    NOBODY_SAID_EVERY_MS = 60 * 1000,
 };
 
 /* ---- places ---------------------------------------------------------------------------------------- */
@@ -135,6 +136,7 @@ bool command_hall_open(struct command_hall *command, const struct command_hall_c
     if (*config->broker) {
         command->stop_side = (struct hall_side){ .fd = { stop_fd() }, .fd_count = 1, .turn = stop_turn };
         hall.endpoint = config->broker;
+        snprintf(command->broker, sizeof command->broker, "%s", config->broker);
         hall.side = &command->stop_side;
     } else {
         if (!private_hall_start(&command->private_hall, command->context, &config->private_hall, err))
@@ -173,9 +175,28 @@ static void note_waiting(struct command_hall *command, const char *why, int64_t 
     if (strcmp(now, command->waiting_for)) {
         strcpy(command->waiting_for, now);
         command->waiting_since_ms = *now ? now_ms : 0;
-    } else if (command->waiting_since_ms && now_ms - command->waiting_since_ms >= WAITING_SAID_MS) {
+    } else if (command->waiting_since_ms && !command->nobody_said_ms && now_ms - command->waiting_since_ms >= WAITING_SAID_MS) {
         command->waiting_since_ms = 0;
         say("waiting: %s", now);
+    }
+}
+
+/* Nobody looks after the workers of a shared hall but the people who run it: they are told at once that there are none,
+ * and again every minute, until there is one. */
+static void note_nobody(struct command_hall *command, const Moothall__Status *status, int64_t now_ms)
+{
+    bool seated = false;
+
+    for (size_t i = 0; i < status->n_worker; i++)
+        seated = seated || (status->worker[i]->connected && status->worker[i]->seated);
+    if (seated) {
+        if (command->nobody_said_ms)
+            say("a worker is seated now: going on");
+        command->nobody_said_ms = 0;
+    } else if (!command->nobody_said_ms || now_ms - command->nobody_said_ms >= NOBODY_SAID_EVERY_MS) {
+        say("the hall at %s has no seated worker; it waits for %.150s", command->broker,
+            *status->waiting_for ? status->waiting_for : "one");
+        command->nobody_said_ms = now_ms;
     }
 }
 
@@ -200,6 +221,8 @@ bool command_hall_look(struct command_hall *command, const char *queue, const ch
         return false;
     if (command->private_hall)
         private_hall_note(command->private_hall, answer->envelope->status);
+    else
+        note_nobody(command, answer->envelope->status, now_ms);
     note_waiting(command, answer->envelope->status->waiting_for, now_ms);
     *status = answer->envelope->status;
     return true;

@@ -55,6 +55,8 @@ struct command_hall {
     bool quiet;
     int64_t looked_ms;
     char waiting_for[160];
+    char broker[LINK_ENDPOINT_MAX]; /* the shared hall's */
+    int64_t nobody_said_ms;         /* that it has no seated worker; 0: it has one */
     int64_t waiting_since_ms; /* for the same; 0: it was said, or there is nothing */
 };
 
@@ -68,7 +70,8 @@ void command_hall_close(struct command_hall *command); /* a zeroed one is fine *
 int64_t command_hall_patience(const struct command_hall *command, int64_t ms);
 
 /* Now and then asks how things stand, of a batch or (batch empty) of everything: *status is NULL when it was not time
- * to.  Keeps waiting_for, says it when it lasts, tells the supervisor who is ready. */
+ * to.  Keeps waiting_for, says it when it lasts, tells the supervisor who is ready; says at once, and
+ * every minute, that a shared hall has no seated worker. */
 bool command_hall_look(struct command_hall *command, const char *queue, const char *batch,
                        const Moothall__Status **status, struct err *err);
 
