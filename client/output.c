@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "client/files.h"
+#include "client/when.h"
 
 enum {
     ITEMS_MAX = 256,
@@ -116,20 +117,26 @@ static const char *code_of(Moothall__State state)
     case MOOTHALL__STATE__DEAD:
         return "job_dead";
     case MOOTHALL__STATE__CANCELLED:
-        return "job_cancelled";
+        return "batch_cancelled"; /* as OpenAI has it */
     case MOOTHALL__STATE__EXPIRED:
-        return "job_expired";
+        return "batch_expired";
     default:
         return "job_failed";
     }
 }
 
-static bool add_error(struct buf *out, const Moothall__Entry *entry, struct span body)
+bool output_error(struct buf *out, const Moothall__Entry *entry, struct span body)
 {
     const char *code = code_of(entry->state), *message = entry->reason;
     json_t *root = NULL, *error;
     bool ok;
 
+    if (entry->purged_ms) {
+        char when[WHEN_WRITTEN_SIZE];
+
+        return buf_format(out, "{\"code\":\"result_purged\",\"message\":\"its result was purged on %s\"}",
+                          when_write(when, entry->purged_ms));
+    }
     if (entry->state == MOOTHALL__STATE__DONE)
         return buf_text(out, "null");
     if (entry->state == MOOTHALL__STATE__FAILED) {
@@ -150,9 +157,9 @@ static bool add_error(struct buf *out, const Moothall__Entry *entry, struct span
 
 static bool add_provenance(struct buf *out, const Moothall__Entry *entry, struct span body)
 {
-    int64_t prompt = 0, generated = 0;
+    int64_t prompt = entry->prompt_tokens, generated = entry->generated_tokens;
 
-    if (entry->state == MOOTHALL__STATE__DONE)
+    if (entry->state == MOOTHALL__STATE__DONE && !prompt && !generated) /* a broker that did not keep them */
         usage_of(body, &prompt, &generated);
     return buf_text(out, "{\"numerics\":") &&
            (*entry->numerics ? add_text(out, entry->numerics, strlen(entry->numerics))
@@ -161,9 +168,9 @@ static bool add_provenance(struct buf *out, const Moothall__Entry *entry, struct
                       (int64_t)entry->seed, entry->attempt, entry->infra, entry->generation) &&
            (*entry->worker ? add_text(out, entry->worker, strlen(entry->worker)) : buf_text(out, "null")) &&
            buf_format(out,
-                      ",\"prompt_tokens\":%" PRId64 ",\"generated_tokens\":%" PRId64
+                      ",\"prompt_tokens\":%" PRId64 ",\"generated_tokens\":%" PRId64 ",\"cached_tokens\":%u"
                       ",\"created_ms\":%" PRId64 ",\"leased_ms\":%" PRId64 ",\"finished_ms\":%" PRId64 "}",
-                      prompt, generated, entry->created_ms, entry->leased_ms, entry->finished_ms);
+                      prompt, generated, entry->cached_tokens, entry->created_ms, entry->leased_ms, entry->finished_ms);
 }
 
 /* The size of the Unicode line end at p, or 0. */
@@ -208,7 +215,7 @@ no_memory:
 bool output_line(struct buf *out, const Moothall__Entry *entry, struct span body)
 {
     size_t from = out->size;
-    bool answered = entry->state == MOOTHALL__STATE__DONE || entry->state == MOOTHALL__STATE__FAILED;
+    bool answered = !entry->purged_ms && (entry->state == MOOTHALL__STATE__DONE || entry->state == MOOTHALL__STATE__FAILED);
 
     return buf_text(out, "{\"id\":\"batch_req_") && buf_text(out, entry->job) &&
            buf_text(out, "\",\"custom_id\":") &&
@@ -216,7 +223,7 @@ bool output_line(struct buf *out, const Moothall__Entry *entry, struct span body
                               : buf_text(out, "null")) &&
            buf_text(out, ",\"response\":") &&
            (answered ? add_response(out, entry, body) : buf_text(out, "null")) &&
-           buf_text(out, ",\"error\":") && add_error(out, entry, body) && buf_text(out, ",\"moothall\":") &&
+           buf_text(out, ",\"error\":") && output_error(out, entry, body) && buf_text(out, ",\"moothall\":") &&
            add_provenance(out, entry, body) && buf_text(out, "}\n") && output_one_line(out, from);
 }
 
@@ -411,7 +418,7 @@ bool output_fetch(struct output *output, const struct output_source *source, str
             if (!output_line(&output->pending, entry, span_of(rest.data, entry->size)))
                 return err_set(err, ERR_IO, "no memory for a result of %u bytes", entry->size);
             output->done++;
-            output->failed += entry->state != MOOTHALL__STATE__DONE;
+            output->failed += entry->state != MOOTHALL__STATE__DONE || entry->purged_ms;
         }
         rest = span_of(rest.data + entry->size, rest.size - entry->size);
     }

@@ -128,8 +128,8 @@ static void test_jobs_that_ended_otherwise_have_a_typed_error(void **state)
         const char *code;
     } rows[] = {
         { MOOTHALL__STATE__DEAD, "job_dead" },
-        { MOOTHALL__STATE__CANCELLED, "job_cancelled" },
-        { MOOTHALL__STATE__EXPIRED, "job_expired" },
+        { MOOTHALL__STATE__CANCELLED, "batch_cancelled" },
+        { MOOTHALL__STATE__EXPIRED, "batch_expired" },
     };
 
     (void)state;
@@ -145,6 +145,30 @@ static void test_jobs_that_ended_otherwise_have_a_typed_error(void **state)
                       rows[i].code));
         CHECK(!strcmp(json_string_value(json_object_get(json_object_get(root, "error"), "message")),
                       "lost 20 workers"));
+        json_decref(root);
+    }
+}
+
+/* What was erased is not there: its line says so, whatever the job had come to, and counts as a failure. */
+static void test_a_purged_result_says_so(void **state)
+{
+    static const Moothall__State ends[] = { MOOTHALL__STATE__DONE, MOOTHALL__STATE__FAILED, MOOTHALL__STATE__DEAD };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        Moothall__Entry entry = an_entry();
+        json_t *root, *error;
+
+        entry.state = ends[i];
+        entry.status_code = 410;
+        entry.purged_ms = INT64_C(1801432800000);
+        entry.cached_tokens = 5;
+        root = line_of(&entry, "", NULL, 0);
+        error = json_object_get(root, "error");
+        CHECK(json_is_null(json_object_get(root, "response")));
+        CHECK(!strcmp(json_string_value(json_object_get(error, "code")), "result_purged"));
+        CHECK(strstr(json_string_value(json_object_get(error, "message")), "2027-01-31T22:00:00Z"));
+        CHECK(json_integer_value(json_object_get(json_object_get(root, "moothall"), "cached_tokens")) == 5);
         json_decref(root);
     }
 }
@@ -219,6 +243,7 @@ int main(void)
         cmocka_unit_test(test_token_counts_come_from_the_bodys_own_usage),
         cmocka_unit_test(test_a_refused_request_has_its_error_twice),
         cmocka_unit_test(test_jobs_that_ended_otherwise_have_a_typed_error),
+        cmocka_unit_test(test_a_purged_result_says_so),
         cmocka_unit_test(test_a_line_end_in_a_body_does_not_break_the_line),
         cmocka_unit_test(test_unicode_line_ends_are_escaped),
         cmocka_unit_test(test_progress_tells_rate_and_time_left),
