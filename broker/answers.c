@@ -15,6 +15,8 @@ enum {
         LINK_ENVELOPE_MAX - 2048, /* what the lists of one answer may take; the rest waits for the next */
     QUEUES_SHOWN = 64,
     BATCHES_SHOWN = 64,
+    CONSUMERS_SHOWN = 64,
+    STATUS_GONE = 410,
 };
 
 static void unknown_batch(const struct event *event, const char *queue, const char *batch,
@@ -29,30 +31,67 @@ static void unknown_batch(const struct event *event, const char *queue, const ch
                        MOOTHALL__REFUSAL_CODE__UNKNOWN_BATCH, 0, "there is no queue `%s`", queue);
 }
 
+bool answers_find(struct core *core, const struct event *event, const char *queue_name, const char *batch_name,
+                  struct queue_book **queue, struct batch **batch, struct effects *effects)
+{
+    *queue = books_queue(&core->books, queue_name);
+    *batch = *queue && *batch_name ? books_batch(&core->books, *queue, batch_name) : NULL;
+    if (*queue && (*batch || !*batch_name))
+        return true;
+    unknown_batch(event, queue_name, *queue ? batch_name : "", effects);
+    return false;
+}
+
+int64_t *answers_named(struct core *core, const struct event *event, const struct batch *batch, char **names,
+                       size_t count, struct effects *effects)
+{
+    int64_t *seqs = malloc((count + 1) * sizeof *seqs);
+    struct job job;
+
+    if (!seqs) {
+        effects_refuse(effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM, 1000,
+                       "no memory for %zu names", count);
+        return NULL;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (!core->store->job_named(core->store, batch->row.id, names[i], &job)) {
+            effects_refuse(effects, event->session, event->envelope->correlation,
+                           MOOTHALL__REFUSAL_CODE__UNKNOWN_JOB, 0, "batch `%s` has no job `%s`", batch->row.name, names[i]);
+            free(seqs);
+            return NULL;
+        }
+        seqs[i] = job.seq;
+    }
+    return seqs;
+}
+
 /* ---- fetch ---------------------------------------------------------------------------------------- */
 
 void answers_fetch(struct core *core, const struct event *event, struct effects *effects)
 {
     const Moothall__Fetch *m = event->envelope->fetch;
-    struct queue_book *queue = books_queue(&core->books, m->queue);
-    struct batch *batch = queue && *m->batch ? books_batch(&core->books, queue, m->batch) : NULL;
     uint32_t wait_ms = m->wait_ms < WAIT_MAX_MS ? m->wait_ms : WAIT_MAX_MS;
+    struct queue_book *queue;
+    struct batch *batch;
+    int64_t *named = NULL;
 
-    if (!queue || (*m->batch && !batch)) {
-        unknown_batch(event, m->queue, m->batch, effects);
+    if (!answers_find(core, event, m->queue, m->batch, &queue, &batch, effects))
         return;
-    }
     if (core->waiter_count == WAITERS_MAX) {
         effects_refuse(effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM,
                        1000, "%d fetches wait already", WAITERS_MAX);
         return;
     }
+    if (m->order == MOOTHALL__ORDER__NAMED && !(named = answers_named(core, event, batch, m->job, m->n_job, effects)))
+        return;
     core->waiter[core->waiter_count++] = (struct waiter){
         .session = event->session,
         .correlation = event->envelope->correlation,
         .queue = queue,
         .batch = batch ? batch->row.id : 0,
         .by_position = m->order == MOOTHALL__ORDER__POSITION,
+        .named = named,
+        .named_count = (int)m->n_job,
         .from = m->order == MOOTHALL__ORDER__COMPLETION && m->from == 0 ? 1 : (int64_t)m->from,
         .items_max = m->items_max ? (int)m->items_max : ITEMS_MAX,
         .bytes_max = m->bytes_max == 0                         ? BYTES_DEFAULT
@@ -76,10 +115,15 @@ static Moothall__Entry *entry_message(struct core *core, const struct entry *ent
     m->position = entry->position >= 0 ? (uint32_t)entry->position : UINT32_MAX;
     m->generation = entry->generation;
     m->state = (Moothall__State)(entry->intact ? entry->state : JOB_DEAD); /* the same numbers */
-    m->status_code = entry->intact ? entry->status_code : 0;
+    m->status_code = entry->purged_ms ? STATUS_GONE : entry->intact ? entry->status_code : 0;
     m->size = entry->size;
-    m->reason = effects_text(effects, entry->intact ? entry->reason
-                                                    : "the stored result is damaged: its checksum is wrong");
+    m->reason = effects_text(effects, entry->purged_ms ? "purged: its request and its result were erased"
+                                      : entry->intact  ? entry->reason
+                                                       : "the stored result is damaged: its checksum is wrong");
+    m->purged_ms = entry->purged_ms;
+    m->prompt_tokens = entry->prompt_tokens;
+    m->generated_tokens = entry->generated_tokens;
+    m->cached_tokens = entry->cached_tokens;
     m->attempt = entry->attempt;
     m->infra = entry->infra;
     m->seed = entry->seed;
@@ -92,25 +136,41 @@ static Moothall__Entry *entry_message(struct core *core, const struct entry *ent
     return m;
 }
 
-static int64_t ended(const struct counts *counts)
-{
-    return counts->in[JOB_DONE] + counts->in[JOB_FAILED] + counts->in[JOB_DEAD] + counts->in[JOB_CANCELLED] +
-           counts->in[JOB_EXPIRED];
-}
-
-/* Every job that the batch will have is there and has ended. */
-static bool is_over(const struct batch *batch)
-{
-    const struct counts *c = &batch->row.counts;
-
-    return c->in[JOB_READY] + c->in[JOB_LEASED] + c->in[JOB_DELAYED] == 0 && ended(c) >= batch->row.total;
-}
-
 static uint64_t waiting_behind(const struct batch *batch)
 {
     int64_t behind = batch->row.placed_ended - batch->row.first_unfinished;
 
     return behind > 0 ? (uint64_t)behind : 0;
+}
+
+/* The end of the batch's positions; of one that grows: of those it has. */
+static int64_t positions_end(const struct batch *batch)
+{
+    return batch->row.total ? batch->row.total : batch->row.positions_end;
+}
+
+/* The entries of the jobs that were asked for by name, up to the first that has not ended. */
+static int find_named(struct core *core, const struct waiter *waiter, struct entry *rows, struct buf *bodies)
+{
+    struct entry_query query = { .queue = waiter->queue->row.id, .items_max = 1, .bytes_max = SIZE_MAX };
+    int found = 0;
+    struct job job;
+
+    for (int64_t i = waiter->from; i < waiter->named_count && found < waiter->items_max; i++) {
+        size_t before = bodies->size;
+
+        if (!core->store->job_get(core->store, waiter->named[i], &job) || job.entry == 0)
+            break;
+        query.from = job.entry;
+        if (core->store->entries(core->store, &query, &rows[found], bodies) != 1)
+            break;
+        if (found > 0 && bodies->size > waiter->bytes_max) {
+            bodies->size = before;
+            break;
+        }
+        found++;
+    }
+    return found;
 }
 
 /* Answers when there is something, or when the wait is over.  False: it waits on. */
@@ -132,8 +192,15 @@ static bool try_fetch(struct core *core, const struct waiter *waiter, struct eff
     uint8_t *data;
     bool past;
 
-    found = rows ? core->store->entries(core->store, &query, rows, &bodies) : 0;
-    past = batch && is_over(batch) && (waiter->by_position ? waiter->from >= batch->row.total : found == 0);
+    query.over_gaps = batch && waiter->by_position && batch->row.cancelling_ms && batch_over(batch);
+    found = !rows           ? 0
+            : waiter->named ? find_named(core, waiter, rows, &bodies)
+                            : core->store->entries(core->store, &query, rows, &bodies);
+    if (waiter->named)
+        past = waiter->from >= waiter->named_count;
+    else
+        past = batch && batch_over(batch) &&
+               (waiter->by_position && !query.over_gaps ? waiter->from >= positions_end(batch) : found == 0);
     if (found == 0 && !past && core->now.mono_ms < waiter->until_ms) {
         buf_fini(&bodies);
         free(rows);
@@ -149,7 +216,10 @@ static bool try_fetch(struct core *core, const struct waiter *waiter, struct eff
             break;
         payload += entry->size;
         m->entry[m->n_entry++] = entry;
-        next = (waiter->by_position ? rows[sent].position : rows[sent].number) + 1;
+        next = (waiter->named         ? waiter->from + sent
+                : waiter->by_position ? rows[sent].position
+                                      : rows[sent].number) +
+               1;
     }
     data = effects_take(effects, payload);
     if (payload)
@@ -157,14 +227,21 @@ static bool try_fetch(struct core *core, const struct waiter *waiter, struct eff
     m->next = (uint64_t)next;
     if (batch) {
         m->waiting = waiter->by_position ? waiting_behind(batch) : 0;
-        /* By position the last page itself can say it; by completion the next, empty one does. */
-        m->end = past || (waiter->by_position && is_over(batch) && next >= batch->row.total);
+        /* By position and by name the last page itself can say it; by completion the next, empty one does. */
+        m->end = past || (waiter->by_position && batch_over(batch) && next >= positions_end(batch)) ||
+                 (waiter->named && next >= waiter->named_count);
     }
     effects_send(effects, waiter->session, waiter->correlation, MOOTHALL__ENVELOPE__BODY_ENTRIES, m,
                  span_of(data, payload));
     buf_fini(&bodies);
     free(rows);
     return true;
+}
+
+static void waiter_remove(struct core *core, int i)
+{
+    free(core->waiter[i].named);
+    core->waiter[i] = core->waiter[--core->waiter_count];
 }
 
 void answers_waiters(struct core *core, struct effects *effects)
@@ -174,7 +251,8 @@ void answers_waiters(struct core *core, struct effects *effects)
     for (int i = 0; i < core->waiter_count;) {
         struct waiter *waiter = &core->waiter[i];
 
-        if (!waiter->fresh && !waiter->queue->grown && core->now.mono_ms < waiter->until_ms) {
+        if (!waiter->fresh && core->now.mono_ms < waiter->until_ms &&
+            !(waiter->batch ? books_grown(&core->books, waiter->batch) : waiter->queue->grown)) {
             i++;
             continue;
         }
@@ -186,7 +264,7 @@ void answers_waiters(struct core *core, struct effects *effects)
         }
         waiter->fresh = false;
         if (try_fetch(core, waiter, effects))
-            *waiter = core->waiter[--core->waiter_count];
+            waiter_remove(core, i);
         else
             i++;
     }
@@ -198,7 +276,7 @@ void answers_session_ended(struct core *core, uint64_t session)
 {
     for (int i = 0; i < core->waiter_count;)
         if (core->waiter[i].session == session)
-            core->waiter[i] = core->waiter[--core->waiter_count];
+            waiter_remove(core, i);
         else
             i++;
 }
@@ -218,6 +296,7 @@ void answers_cursor(struct core *core, const struct event *event, struct effects
         text_copy(row.batch, sizeof row.batch, set->batch);
         text_copy(row.consumer, sizeof row.consumer, set->consumer);
         row.position = set->position;
+        row.moved_ms = core->now.wall_ms;
         row.note_size = set->note.len;
         if (row.note_size)
             memcpy(row.note, set->note.data, row.note_size);
@@ -270,6 +349,31 @@ static bool fits(size_t *used, size_t size)
     return true;
 }
 
+static Moothall__QueueStatus *queue_message(struct core *core, const struct queue_book *queue, struct effects *effects)
+{
+    Moothall__QueueStatus *q = effects_new(effects, &moothall__queue_status__descriptor);
+    struct consumer_row *rows = effects_take(effects, CONSUMERS_SHOWN * sizeof *rows);
+    int n = core->store->consumers(core->store, queue->row.name, rows, CONSUMERS_SHOWN);
+
+    q->name = effects_text(effects, queue->row.name);
+    q->counts = counts_message(effects, &queue->row.counts);
+    q->entries = (uint64_t)queue->row.entries;
+    q->paused = queue->row.paused;
+    q->retention_ms = (uint64_t)purge_retention_ms(core, queue);
+    q->purged = (uint64_t)queue->row.purged;
+    q->consumer = effects_take(effects, CONSUMERS_SHOWN * sizeof *q->consumer);
+    for (int i = 0; i < n; i++) {
+        Moothall__ConsumerStatus *c = effects_new(effects, &moothall__consumer_status__descriptor);
+
+        c->name = effects_text(effects, rows[i].consumer);
+        c->batch = effects_text(effects, rows[i].batch);
+        c->position = rows[i].position;
+        c->moved_ms = rows[i].moved_ms;
+        q->consumer[q->n_consumer++] = c;
+    }
+    return q;
+}
+
 static void status_queues(struct core *core, const char *only, Moothall__Status *m, size_t *used,
                           struct effects *effects)
 {
@@ -282,13 +386,29 @@ static void status_queues(struct core *core, const char *only, Moothall__Status 
 
         if (m->n_queue == QUEUES_SHOWN || (*only && strcmp(only, queue->row.name) != 0))
             continue;
-        q = effects_new(effects, &moothall__queue_status__descriptor);
-        q->name = effects_text(effects, queue->row.name);
-        q->counts = counts_message(effects, &queue->row.counts);
-        q->entries = (uint64_t)queue->row.entries;
+        q = queue_message(core, queue, effects);
         if (fits(used, moothall__queue_status__get_packed_size(q)))
             m->queue[m->n_queue++] = q;
     }
+}
+
+static Moothall__BatchState batch_state(const struct batch *batch)
+{
+    const struct batch_row *row = &batch->row;
+
+    if (row->cancelled_ms)
+        return MOOTHALL__BATCH_STATE__BATCH_CANCELLED;
+    if (row->cancelling_ms)
+        return MOOTHALL__BATCH_STATE__CANCELLING;
+    if (row->completed_ms)
+        return MOOTHALL__BATCH_STATE__COMPLETED;
+    if (row->failed_ms)
+        return MOOTHALL__BATCH_STATE__BATCH_FAILED;
+    if (row->expired_ms)
+        return MOOTHALL__BATCH_STATE__BATCH_EXPIRED;
+    if (row->finalizing_ms)
+        return MOOTHALL__BATCH_STATE__FINALIZING;
+    return row->in_progress_ms ? MOOTHALL__BATCH_STATE__IN_PROGRESS : MOOTHALL__BATCH_STATE__VALIDATING;
 }
 
 static void add_batch(const struct batch *batch, Moothall__Status *m, size_t *used, struct effects *effects)
@@ -298,8 +418,21 @@ static void add_batch(const struct batch *batch, Moothall__Status *m, size_t *us
     b->name = effects_text(effects, batch->row.name);
     b->queue = effects_text(effects, batch->queue->row.name);
     b->counts = counts_message(effects, &batch->row.counts);
-    b->total = (uint64_t)batch->row.total;
+    b->total = (uint64_t)batch_total(batch);
     b->created_ms = batch->row.created_ms;
+    b->state = batch_state(batch);
+    b->in_progress_ms = batch->row.in_progress_ms;
+    b->finalizing_ms = batch->row.finalizing_ms;
+    b->completed_ms = batch->row.completed_ms;
+    b->failed_ms = batch->row.failed_ms;
+    b->expired_ms = batch->row.expired_ms;
+    b->cancelling_ms = batch->row.cancelling_ms;
+    b->cancelled_ms = batch->row.cancelled_ms;
+    b->expires_ms = batch->row.expires_ms;
+    b->prompt_tokens = (uint64_t)batch->row.prompt_tokens;
+    b->generated_tokens = (uint64_t)batch->row.generated_tokens;
+    b->cached_tokens = (uint64_t)batch->row.cached_tokens;
+    b->endpoint = effects_text(effects, batch->row.endpoint);
     if (fits(used, moothall__batch_status__get_packed_size(b)))
         m->batch[m->n_batch++] = b;
 }
@@ -418,7 +551,7 @@ void answers_status(struct core *core, const struct event *event, struct effects
     all = books_counts(&core->books);
     m->counts = counts_message(effects, batch ? &batch->row.counts : queue ? &queue->row.counts : &all);
     if (batch) {
-        m->batch_total = (uint64_t)batch->row.total;
+        m->batch_total = (uint64_t)batch_total(batch);
         m->first_unfinished = (uint64_t)batch->row.first_unfinished;
         m->waiting = waiting_behind(batch);
         m->prompt_tokens = (uint64_t)batch->row.prompt_tokens;
@@ -443,6 +576,36 @@ void answers_status(struct core *core, const struct event *event, struct effects
                  (struct span){ 0 });
 }
 
+/* ---- settings of a queue
+ * ------------------------------------------------------------------------------------------------- */
+
+void answers_queue_set(struct core *core, const struct event *event, struct effects *effects)
+{
+    const Moothall__QueueSet *m = event->envelope->queue_set;
+    Moothall__QueueIs *answer = effects_new(effects, &moothall__queue_is__descriptor);
+    struct queue_book *queue;
+    struct batch *none;
+
+    if (!answers_find(core, event, m->queue, "", &queue, &none, effects))
+        return;
+    if (m->pause != MOOTHALL__QUEUE_SET__PAUSE__LEAVE) {
+        bool paused = m->pause == MOOTHALL__QUEUE_SET__PAUSE__PAUSE;
+
+        /* The windows hold what may be leased of all queues: they are read anew. */
+        for (int band = 0; band < JOB_BANDS && paused != queue->row.paused; band++)
+            window_init(&core->window[band]);
+        queue->row.paused = paused;
+    }
+    if (m->set_retention) {
+        queue->row.retention_ms = (int64_t)m->retention_ms;
+        queue->retain_at_ms = 0;
+    }
+    queue->changed = true;
+    answer->queue = queue_message(core, queue, effects);
+    effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_QUEUE_IS, answer,
+                 (struct span){ 0 });
+}
+
 /* ---- audit
  * ------------------------------------------------------------------------------------------------- */
 
@@ -453,7 +616,7 @@ void answers_audit(struct core *core, const struct event *event, struct effects 
     struct audit_slice slice;
 
     /* The store compares queues with their counts, so those have to be there first. */
-    books_flush(&core->books);
+    books_flush(&core->books, core->now.wall_ms);
     core->store->audit(core->store, ask->batch, (int64_t)ask->after, &slice);
     m->jobs = (uint64_t)slice.jobs;
     m->generations = (uint64_t)slice.generations;

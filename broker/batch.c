@@ -74,6 +74,7 @@ struct queue_book *books_queue_make(struct books *books, const char *name)
         return queue;
     queue = must(calloc(1, sizeof *queue));
     queue->row.id = ++books->queue_last;
+    queue->row.retention_ms = RETENTION_DEFAULT;
     text_copy(queue->row.name, sizeof queue->row.name, name);
     queue->changed = true;
     HASH_ADD_STR(books->queues, row.name, queue);
@@ -177,7 +178,60 @@ void batch_unended(struct batch *batch, int64_t position)
         batch->row.first_unfinished = position;
 }
 
-bool books_flush(struct books *books)
+int64_t batch_live(const struct batch *batch)
+{
+    const int64_t *in = batch->row.counts.in;
+
+    return in[JOB_READY] + in[JOB_LEASED] + in[JOB_DELAYED];
+}
+
+static int64_t batch_jobs(const struct batch *batch)
+{
+    int64_t jobs = 0;
+
+    for (int s = JOB_READY; s < JOB_STATES; s++)
+        jobs += batch->row.counts.in[s];
+    return jobs;
+}
+
+int64_t batch_total(const struct batch *batch)
+{
+    return batch->row.total ? batch->row.total : batch_jobs(batch);
+}
+
+bool batch_over(const struct batch *batch)
+{
+    return batch_live(batch) == 0 && (batch->row.cancelling_ms || batch_jobs(batch) >= batch->row.total);
+}
+
+bool books_grown(const struct books *books, int64_t id)
+{
+    struct batch *batch;
+
+    HASH_FIND(by_id, books->by_id, &id, sizeof id, batch);
+    return batch && batch->grown;
+}
+
+/* The times of the batch as an object.  One that goes on after all (a retry, more jobs) has not ended. */
+static void note_times(struct batch *batch, int64_t now_ms)
+{
+    struct batch_row *row = &batch->row;
+    int64_t *end = row->cancelling_ms                                                  ? &row->cancelled_ms
+                   : row->counts.in[JOB_EXPIRED]                                       ? &row->expired_ms
+                   : !row->in_progress_ms && row->counts.in[JOB_FAILED] == batch_jobs(batch) ? &row->failed_ms
+                                                                                       : &row->completed_ms;
+
+    if (!batch_over(batch) || batch_jobs(batch) == 0) {
+        row->finalizing_ms = row->completed_ms = row->failed_ms = row->expired_ms = row->cancelled_ms = 0;
+        return;
+    }
+    if (!row->finalizing_ms)
+        row->finalizing_ms = now_ms;
+    if (!batch->behind && !row->completed_ms && !row->failed_ms && !row->expired_ms && !row->cancelled_ms)
+        *end = now_ms;
+}
+
+bool books_flush(struct books *books, int64_t now_wall_ms)
 {
     struct queue_book *queue, *next_queue;
     struct batch *batch, *next;
@@ -191,9 +245,11 @@ bool books_flush(struct books *books)
             batch->changed = true;
             behind |= batch->behind;
         }
-        if (batch->changed)
+        if (batch->changed) {
+            note_times(batch, now_wall_ms);
             books->store->batch_put(books->store, &batch->row);
-        batch->changed = false;
+        }
+        batch->changed = batch->grown = false;
         if (!batch->behind && batch->used + 1000 < books->turn &&
             HASH_CNT(by_id, books->by_id) > BATCHES_KEPT)
             forget(books, batch);

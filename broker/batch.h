@@ -22,7 +22,8 @@ enum {
 struct queue_book {
     struct queue_row row;
     bool changed;
-    bool grown; /* entries came in this turn */
+    bool grown;         /* entries came in this turn */
+    int64_t retain_at_ms; /* wall clock: the retention has nothing to do before */
     UT_hash_handle hh;
 };
 
@@ -31,6 +32,7 @@ struct batch {
     struct queue_book *queue;
     bool changed;
     bool behind;   /* first_unfinished has to be moved on further */
+    bool grown;    /* entries came in this turn */
     uint64_t used; /* the turn it was used in last */
     char key[24 + BATCH_NAME_MAX];
     UT_hash_handle by_id, by_name;
@@ -64,9 +66,21 @@ void batch_count(struct batch *batch, enum job_state from, enum job_state to);
 void batch_ended(struct batch *batch, int64_t position);
 void batch_unended(struct batch *batch, int64_t position);
 
-/* Writes what has changed, moves first_unfinished on, forgets batches that nobody used for long.
- * True when some batch is still behind: another turn should follow. */
-bool books_flush(struct books *books);
+/* Jobs that have not ended. */
+int64_t batch_live(const struct batch *batch);
+
+/* How many jobs it will have, as far as that is known. */
+int64_t batch_total(const struct batch *batch);
+
+/* Every job that the batch will have is there and has ended; of one that was cancelled: all that are there. */
+bool batch_over(const struct batch *batch);
+
+/* Did entries of that batch come in since the last flush? */
+bool books_grown(const struct books *books, int64_t batch);
+
+/* Writes what has changed, moves first_unfinished on, notes what has become of the batches, forgets those that nobody used
+ * for long.  True when some batch is still behind: another turn should follow. */
+bool books_flush(struct books *books, int64_t now_wall_ms);
 
 /* Sums over everything. */
 struct counts books_counts(const struct books *books);

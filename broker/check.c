@@ -14,7 +14,11 @@ enum {
     CREDIT_JOBS_MAX = 4096,
     NUMERICS_MAX = JOB_NUMERICS_MAX,
     WEIGHTS_MAX = 16,
+    NAMES_MAX = 256,
 };
+
+#define NO_POSITION UINT32_MAX
+#define TIME_MAX    (INT64_C(1) << 45) /* milliseconds: a thousand years */
 
 static bool no(struct err *err, const char *field, const char *what)
 {
@@ -84,9 +88,15 @@ static bool check_job(const Moothall__NewJob *job, uint32_t total, struct err *e
         !check_name("custom_id", job->custom_id, JOB_CUSTOM_ID_MAX, true, err) ||
         !check_name("endpoint", job->endpoint, JOB_ENDPOINT_MAX, true, err))
         return false;
-    if (job->position >= total)
+    if (job->position != NO_POSITION && job->position >= (total ? total : BATCH_POSITIONS_MAX))
         return err_set(err, ERR_INPUT, "position %" PRIu32 " is not below batch_total %" PRIu32,
-                       job->position, total);
+                       job->position, total ? total : BATCH_POSITIONS_MAX);
+    if (job->not_before_ms < 0 || job->not_before_ms > TIME_MAX)
+        return no(err, "not_before_ms", "is no time on the wall clock");
+    if (job->deadline_ms < 0 || job->deadline_ms > TIME_MAX)
+        return no(err, "deadline_ms", "is no time on the wall clock");
+    if (job->ready_ttl_ms > TIME_MAX)
+        return no(err, "ready_ttl_ms", "is longer than a thousand years");
     if (job->priority > 2)
         return no(err, "priority", "is not 0 (normal), 1 (high) or 2 (low)");
     if (job->status_code > 999)
@@ -101,8 +111,8 @@ static bool check_submit(const Moothall__Submit *m, struct span payload, struct 
     if (!check_name("submit.queue", m->queue, QUEUE_NAME_MAX, false, err) ||
         !check_name("submit.batch", m->batch, BATCH_NAME_MAX, false, err))
         return false;
-    if (m->batch_total == 0 || m->batch_total > BATCH_POSITIONS_MAX)
-        return err_set(err, ERR_INPUT, "submit.batch_total is %" PRIu32 "; expected 1 to %d", m->batch_total,
+    if (m->batch_total > BATCH_POSITIONS_MAX)
+        return err_set(err, ERR_INPUT, "submit.batch_total is %" PRIu32 "; expected at most %d", m->batch_total,
                        BATCH_POSITIONS_MAX);
     if (m->mode != MOOTHALL__SUBMIT_MODE__NEW && m->mode != MOOTHALL__SUBMIT_MODE__UPDATE &&
         m->mode != MOOTHALL__SUBMIT_MODE__RETRY)
@@ -123,15 +133,75 @@ static bool check_submit(const Moothall__Submit *m, struct span payload, struct 
     return true;
 }
 
+static bool check_ids(const char *field, char **ids, size_t count, struct err *err)
+{
+    if (count > NAMES_MAX)
+        return err_set(err, ERR_INPUT, "%s has %zu ids; at most %d are allowed", field, count, NAMES_MAX);
+    for (size_t i = 0; i < count; i++)
+        if (!check_id(field, ids[i], err))
+            return false;
+    return true;
+}
+
+static bool check_cancel(const Moothall__Cancel *m, struct err *err)
+{
+    return check_name("cancel.queue", m->queue, QUEUE_NAME_MAX, false, err) &&
+           check_name("cancel.batch", m->batch, BATCH_NAME_MAX, false, err) &&
+           check_name("cancel.reason", m->reason, CANCEL_REASON_MAX, true, err) &&
+           check_ids("cancel.job", m->job, m->n_job, err);
+}
+
+static bool check_retry(const Moothall__Retry *m, struct err *err)
+{
+    if (!check_name("retry.queue", m->queue, QUEUE_NAME_MAX, false, err) ||
+        !check_name("retry.batch", m->batch, BATCH_NAME_MAX, false, err) ||
+        !check_ids("retry.job", m->job, m->n_job, err))
+        return false;
+    for (size_t i = 0; i < m->n_state; i++)
+        if (m->state[i] != MOOTHALL__STATE__FAILED && m->state[i] != MOOTHALL__STATE__DEAD &&
+            m->state[i] != MOOTHALL__STATE__CANCELLED && m->state[i] != MOOTHALL__STATE__EXPIRED)
+            return no(err, "retry.state", "is not FAILED, DEAD, CANCELLED or EXPIRED");
+    if (m->after > INT64_MAX / 2)
+        return no(err, "retry.after", "is no `next` of a retry");
+    return true;
+}
+
+static bool check_purge(const Moothall__Purge *m, struct err *err)
+{
+    if (!check_name("purge.queue", m->queue, QUEUE_NAME_MAX, false, err) ||
+        !check_name("purge.batch", m->batch, BATCH_NAME_MAX, true, err))
+        return false;
+    if (m->after > UINT64_C(1) << 39)
+        return no(err, "purge.after", "is no `next` of a purge");
+    return true;
+}
+
+static bool check_queue_set(const Moothall__QueueSet *m, struct err *err)
+{
+    if (!check_name("queue_set.queue", m->queue, QUEUE_NAME_MAX, false, err))
+        return false;
+    if (m->pause != MOOTHALL__QUEUE_SET__PAUSE__LEAVE && m->pause != MOOTHALL__QUEUE_SET__PAUSE__PAUSE &&
+        m->pause != MOOTHALL__QUEUE_SET__PAUSE__RESUME)
+        return no(err, "queue_set.pause", "is unknown");
+    if (m->retention_ms > TIME_MAX)
+        return no(err, "queue_set.retention_ms", "is longer than a thousand years");
+    return true;
+}
+
 static bool check_fetch(const Moothall__Fetch *m, struct err *err)
 {
     if (!check_name("fetch.queue", m->queue, QUEUE_NAME_MAX, false, err) ||
         !check_name("fetch.batch", m->batch, BATCH_NAME_MAX, true, err))
         return false;
-    if (m->order != MOOTHALL__ORDER__COMPLETION && m->order != MOOTHALL__ORDER__POSITION)
+    if (m->order != MOOTHALL__ORDER__COMPLETION && m->order != MOOTHALL__ORDER__POSITION &&
+        m->order != MOOTHALL__ORDER__NAMED)
         return no(err, "fetch.order", "is unknown");
-    if (m->order == MOOTHALL__ORDER__POSITION && !*m->batch)
-        return no(err, "fetch.batch", "is empty; only a batch has positions");
+    if (m->order != MOOTHALL__ORDER__COMPLETION && !*m->batch)
+        return no(err, "fetch.batch", "is empty; only a batch has positions and ids");
+    if (m->order == MOOTHALL__ORDER__NAMED ? m->n_job == 0 : m->n_job > 0)
+        return no(err, "fetch.job", m->n_job ? "is of the order NAMED only" : "is empty; NAMED wants 1 to 256 ids");
+    if (!check_ids("fetch.job", m->job, m->n_job, err))
+        return false;
     if (m->from > (m->order == MOOTHALL__ORDER__POSITION ? (uint64_t)BATCH_POSITIONS_MAX : UINT64_C(1) << 39))
         return no(err, "fetch.from", "is beyond anything that can be there");
     if (m->items_max > FETCH_ITEMS_MAX)
@@ -191,6 +261,14 @@ bool check_message(const Moothall__Envelope *e, struct span payload, struct err 
         if (e->audit_ask->after > INT64_MAX)
             return no(err, "audit_ask.after", "is no `next` of an audit");
         return check_name("audit_ask.batch", e->audit_ask->batch, BATCH_NAME_MAX, true, err);
+    case MOOTHALL__ENVELOPE__BODY_CANCEL:
+        return check_cancel(e->cancel, err);
+    case MOOTHALL__ENVELOPE__BODY_RETRY:
+        return check_retry(e->retry, err);
+    case MOOTHALL__ENVELOPE__BODY_PURGE:
+        return check_purge(e->purge, err);
+    case MOOTHALL__ENVELOPE__BODY_QUEUE_SET:
+        return check_queue_set(e->queue_set, err);
     case MOOTHALL__ENVELOPE__BODY_DEATH:
         return check_name("death.worker", e->death->worker, WORKER_NAME_MAX, false, err);
     case MOOTHALL__ENVELOPE__BODY_CREDIT:

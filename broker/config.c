@@ -12,7 +12,7 @@ static const char *const level_choices[] = { "debug", "info", "warn", "error", "
 #define NUMBER(kind, member, low, high) kind, offsetof(struct broker_config, member), 0, low, high, NULL
 #define CHOICE(member, choices)         FIELD_CHOICE, offsetof(struct broker_config, member), 0, 0, 0, choices
 
-#define HOUR_MS (60 * 60 * 1000)
+#define HOUR_MS INT64_C(3600000)
 
 const struct field broker_fields[] = {
     { "listen", TEXT(listen), "endpoint to bind: tcp://127.0.0.1:PORT (PORT may be *) or ipc:///PATH" },
@@ -31,6 +31,8 @@ const struct field broker_fields[] = {
     { "backoff_ms", NUMBER(FIELD_DURATION, backoff_ms, 1, HOUR_MS),
       "wait after a first failed attempt; doubles each time" },
     { "backoff_max_ms", NUMBER(FIELD_DURATION, backoff_max_ms, 1, 24 * HOUR_MS), "longest such wait" },
+    { "retention", NUMBER(FIELD_DURATION, retention_ms, 0, 100 * 365 * 24 * HOUR_MS),
+      "erase requests and results so long after their end (0: keep them; a queue may say otherwise)" },
     { "jobs_max", NUMBER(FIELD_INT, jobs_max, 1, INT64_C(1) << 40), "unfinished jobs that are held at most" },
     { "sessions_max", NUMBER(FIELD_INT, sessions_max, 1, 100000), "clients and workers at once" },
     { "ballast", NUMBER(FIELD_BYTES, ballast_bytes, 256 << 10, INT64_C(1) << 40),
@@ -101,5 +103,6 @@ struct core_config broker_config_core(const struct broker_config *config)
     core.backoff_ms = config->backoff_ms;
     core.backoff_max_ms = config->backoff_max_ms;
     core.jobs_max = config->jobs_max;
+    core.retention_ms = config->retention_ms;
     return core;
 }

@@ -11,7 +11,7 @@ struct broker_config {
     int64_t workers;
     int64_t lease_ms, heartbeat_ms, settle_ms;
     int64_t attempts_max, infra_max, backoff_ms, backoff_max_ms;
-    int64_t jobs_max, sessions_max, ballast_bytes;
+    int64_t retention_ms, jobs_max, sessions_max, ballast_bytes;
     int64_t control_fd, lock_fd; /* -1: none */
     int log, log_level;          /* text or json; debug, info, warn, error, quiet */
 };

@@ -43,6 +43,7 @@ struct core *core_new(const struct core_config *config, struct store *store, str
     core->now = core->started = now;
     core->last_came_ms = now.mono_ms;
     core->room = true;
+    core->pending = true;
     for (int band = 0; band < JOB_BANDS; band++)
         window_init(&core->window[band]);
     books_init(&core->books, store);
@@ -59,7 +60,7 @@ struct core *core_new(const struct core_config *config, struct store *store, str
         return NULL;
     }
     workers_restore(core);
-    books_flush(&core->books);
+    books_flush(&core->books, now.wall_ms);
     store->hall_put(store, &core->hall);
     return core;
 }
@@ -69,6 +70,8 @@ void core_free(struct core *core)
     if (!core)
         return;
     books_fini(&core->books);
+    for (int i = 0; i < core->waiter_count; i++)
+        free(core->waiter[i].named);
     lease_table_free(core->leases);
     free(core);
 }
@@ -99,6 +102,18 @@ static void on_message(struct core *core, const struct event *event, struct effe
         break;
     case MOOTHALL__ENVELOPE__BODY_AUDIT_ASK:
         answers_audit(core, event, effects);
+        break;
+    case MOOTHALL__ENVELOPE__BODY_CANCEL:
+        cancel_ask(core, event, effects);
+        break;
+    case MOOTHALL__ENVELOPE__BODY_RETRY:
+        retry_ask(core, event, effects);
+        break;
+    case MOOTHALL__ENVELOPE__BODY_PURGE:
+        purge_ask(core, event, effects);
+        break;
+    case MOOTHALL__ENVELOPE__BODY_QUEUE_SET:
+        answers_queue_set(core, event, effects);
         break;
     case MOOTHALL__ENVELOPE__BODY_DEATH:
         workers_death(core, event, effects);
@@ -141,7 +156,8 @@ void core_step(struct core *core, const struct event *event, struct effects *eff
         break;
     case EVENT_TICK:
         jobs_expire(core, effects);
-        jobs_due(core);
+        core->due_left = true;
+        purge_retained(core);
         break;
     }
 }
@@ -153,12 +169,15 @@ bool core_turn(struct core *core, struct core_time now, struct effects *effects)
     core->now = now;
     core->again = false;
     core->room = core->store->has_room(core->store, 64 * 1024);
+    if (core->due_left)
+        jobs_due(core, effects);
+    cancel_on(core);
     workers_review(core, effects);
     jobs_lease_out(core, effects);
     answers_waiters(core, effects);
-    behind = books_flush(&core->books);
+    behind = books_flush(&core->books, now.wall_ms);
     if (core->hall_changed)
         core->store->hall_put(core->store, &core->hall);
     core->hall_changed = false;
-    return behind || core->again;
+    return behind || core->again || core->due_left || core->pending;
 }

@@ -484,6 +484,10 @@ static bool is_question(Moothall__Envelope__BodyCase kind)
     case MOOTHALL__ENVELOPE__BODY_CURSOR_SET:
     case MOOTHALL__ENVELOPE__BODY_STATUS_ASK:
     case MOOTHALL__ENVELOPE__BODY_AUDIT_ASK:
+    case MOOTHALL__ENVELOPE__BODY_CANCEL:
+    case MOOTHALL__ENVELOPE__BODY_RETRY:
+    case MOOTHALL__ENVELOPE__BODY_PURGE:
+    case MOOTHALL__ENVELOPE__BODY_QUEUE_SET:
     case MOOTHALL__ENVELOPE__BODY_DEATH:
         return true;
     default:

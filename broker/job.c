@@ -10,12 +10,15 @@ static const struct {
     enum job_state to;
 } transitions[] = {
     { JOB_NONE, CAUSE_SUBMITTED, JOB_READY },
+    { JOB_NONE, CAUSE_POSTPONED, JOB_DELAYED },
     { JOB_NONE, CAUSE_REFUSED, JOB_FAILED },
 
     { JOB_READY, CAUSE_LEASED, JOB_LEASED },
     { JOB_READY, CAUSE_FINISHED, JOB_DONE }, /* late, and the first */
     { JOB_READY, CAUSE_AT_FAULT, JOB_FAILED },
     { JOB_READY, CAUSE_SUPERSEDED, JOB_CANCELLED },
+    { JOB_READY, CAUSE_CANCELLED, JOB_CANCELLED },
+    { JOB_READY, CAUSE_EXPIRED, JOB_EXPIRED },
     { JOB_READY, CAUSE_DAMAGED, JOB_DEAD },
 
     { JOB_LEASED, CAUSE_FINISHED, JOB_DONE },
@@ -25,18 +28,28 @@ static const struct {
     { JOB_LEASED, CAUSE_RELEASED, JOB_READY },
     { JOB_LEASED, CAUSE_SPENT, JOB_DEAD },
     { JOB_LEASED, CAUSE_SUPERSEDED, JOB_CANCELLED },
+    { JOB_LEASED, CAUSE_CANCELLED, JOB_CANCELLED },
+    { JOB_LEASED, CAUSE_EXPIRED, JOB_EXPIRED },
     { JOB_LEASED, CAUSE_DAMAGED, JOB_DEAD },
 
     { JOB_DELAYED, CAUSE_DUE, JOB_READY },
     { JOB_DELAYED, CAUSE_FINISHED, JOB_DONE }, /* late, and the first */
     { JOB_DELAYED, CAUSE_AT_FAULT, JOB_FAILED },
     { JOB_DELAYED, CAUSE_SUPERSEDED, JOB_CANCELLED },
+    { JOB_DELAYED, CAUSE_CANCELLED, JOB_CANCELLED },
+    { JOB_DELAYED, CAUSE_EXPIRED, JOB_EXPIRED },
 
     { JOB_DONE, CAUSE_RENEWED, JOB_READY },
     { JOB_FAILED, CAUSE_RENEWED, JOB_READY },
     { JOB_DEAD, CAUSE_RENEWED, JOB_READY },
     { JOB_CANCELLED, CAUSE_RENEWED, JOB_READY },
     { JOB_EXPIRED, CAUSE_RENEWED, JOB_READY },
+
+    { JOB_DONE, CAUSE_POSTPONED, JOB_DELAYED }, /* a new generation for later */
+    { JOB_FAILED, CAUSE_POSTPONED, JOB_DELAYED },
+    { JOB_DEAD, CAUSE_POSTPONED, JOB_DELAYED },
+    { JOB_CANCELLED, CAUSE_POSTPONED, JOB_DELAYED },
+    { JOB_EXPIRED, CAUSE_POSTPONED, JOB_DELAYED },
 
     { JOB_DONE, CAUSE_REFUSED, JOB_FAILED }, /* a new generation that the client refused */
     { JOB_FAILED, CAUSE_REFUSED, JOB_FAILED },
@@ -56,6 +69,19 @@ enum job_state job_next(enum job_state from, enum job_cause cause)
         if (transitions[i].from == from && transitions[i].cause == cause)
             return transitions[i].to;
     return JOB_NONE;
+}
+
+int64_t job_wake(const struct job *job, int64_t now_wall_ms)
+{
+    int64_t wake = 0;
+
+    if (job_ended(job->state) || job->state == JOB_NONE)
+        return 0;
+    if (job->state == JOB_DELAYED)
+        wake = job->run_at_ms;
+    else if (job->state == JOB_READY && job->ready_ttl_ms && !job->leased_ms)
+        wake = now_wall_ms + job->ready_ttl_ms;
+    return job->deadline_ms && (!wake || job->deadline_ms < wake) ? job->deadline_ms : wake;
 }
 
 const char *job_state_name(enum job_state state)

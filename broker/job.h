@@ -46,17 +46,20 @@ enum job_cause {
     CAUSE_HINDERED,
     CAUSE_LOST,
     CAUSE_RELEASED,
+    CAUSE_POSTPONED,  /* submitted, or begun anew, for later */
     CAUSE_DUE,        /* its delay is over */
     CAUSE_SPENT,      /* no attempts, or no losses, are left */
     CAUSE_SUPERSEDED, /* this generation ends because another begins */
     CAUSE_RENEWED,    /* a new generation begins */
+    CAUSE_CANCELLED,  /* somebody no longer wants it */
+    CAUSE_EXPIRED,    /* its deadline, or the time that it may wait for a worker, is over */
     CAUSE_DAMAGED,    /* the stored bytes are not those that were acknowledged */
     JOB_CAUSES
 };
 
 struct job {
     int64_t seq;
-    int64_t batch;
+    int64_t batch, queue;
     char id[JOB_ID_MAX + 1];
     char custom_id[JOB_CUSTOM_ID_MAX + 1];
     char endpoint[JOB_ENDPOINT_MAX + 1];
@@ -69,7 +72,11 @@ struct job {
     uint32_t leases; /* how often it was leased, in all generations: the low part of its fences */
     char worker[WORKER_NAME_MAX + 1]; /* who holds it, or held it last */
     uint64_t incarnation;
-    int64_t run_at_ms; /* wall clock; of a delayed job */
+    int64_t run_at_ms;    /* wall clock; of a delayed job */
+    int64_t deadline_ms;  /* wall clock: it is over by then; 0: none */
+    int64_t ready_ttl_ms; /* how long it may be ready before its first lease; 0: for ever */
+    int64_t wake_ms;      /* wall clock: when time alone will move it next; 0: never.  See job_wake() */
+    int64_t purged_ms;    /* when its request was erased; 0: it is there */
     int64_t created_ms, leased_ms;
     int64_t entry; /* number of the newest generation's entry; 0 while it has not ended */
     uint32_t size; /* bytes of the body */
@@ -79,6 +86,11 @@ struct job {
 
 /* JOB_NONE where that cause cannot act on that state: the caller treats it as "too late". */
 enum job_state job_next(enum job_state from, enum job_cause cause);
+
+/* When time alone moves a job that is now in this state: the end of a delay, the deadline, or, where it was never leased
+ * in this generation, the end of its patience.  The core sets wake_ms to this on every change of state, and the store
+ * finds by it whose time has come. */
+int64_t job_wake(const struct job *job, int64_t now_wall_ms);
 
 static inline bool job_ended(enum job_state state)
 {

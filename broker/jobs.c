@@ -9,39 +9,36 @@
 
 enum {
     LOOKED_AT = 64, /* jobs of a band's window that are looked at for one that can be leased */
-    DUE_ROUNDS = 16,
-
-};
-
-/* What an end puts into its entry beside the job's own. */
-struct ending {
-    enum job_cause cause;
-    uint32_t status_code;
-    const char *reason, *numerics, *worker;
-    uint32_t prompt_tokens, generated_tokens;
-    struct span body;
+    DUE_ROUNDS = 4, /* of LOOKED_AT jobs in one turn */
+    REFILLS = 4,    /* of a band in one turn: past jobs that may not be leased */
+    GATHERED_EACH_MAX = WINDOW_MAX / 2,
 };
 
 /* ---- moving a job -------------------------------------------------------------------------------- */
 
-static void to_window(struct core *core, const struct job *job)
+void jobs_to_window(struct core *core, const struct job *job, const struct batch *batch)
 {
-    window_offer(&core->window[job->band],
-                 (struct waiting){ .seq = job->seq, .size = job->size, .alone = job->infra >= ALONE_FROM });
+    if (batch->row.cancel_pending || batch->queue->row.paused)
+        return;
+    window_offer(&core->window[job->band], (struct waiting){ .seq = job->seq,
+                                                             .batch = job->batch,
+                                                             .size = job->size,
+                                                             .alone = job->infra >= ALONE_FROM });
 }
 
-/* Another state, with the counts.  The caller stores the job. */
-static void change(struct job *job, struct batch *batch, enum job_cause cause)
+void jobs_change(struct core *core, struct job *job, struct batch *batch, enum job_cause cause)
 {
     enum job_state to = job_next(job->state, cause);
 
     assert(to != JOB_NONE);
     batch_count(batch, job->state, to);
     job->state = to;
+    job->wake_ms = job_wake(job, core->now.wall_ms);
+    if (job->wake_ms && job->wake_ms < core->next_due_ms)
+        core->next_due_ms = job->wake_ms;
 }
 
-/* The generation is over: one entry, with the next number of its queue.  The caller stores the job. */
-static void end(struct core *core, struct job *job, struct batch *batch, const struct ending *how)
+void jobs_end(struct core *core, struct job *job, struct batch *batch, const struct ending *how)
 {
     struct entry entry = {
         .queue = batch->row.queue,
@@ -58,9 +55,10 @@ static void end(struct core *core, struct job *job, struct batch *batch, const s
         .finished_ms = core->now.wall_ms,
         .prompt_tokens = how->prompt_tokens,
         .generated_tokens = how->generated_tokens,
+        .cached_tokens = how->cached_tokens,
     };
 
-    change(job, batch, how->cause);
+    jobs_change(core, job, batch, how->cause);
     entry.state = job->state;
     text_copy(entry.endpoint, sizeof entry.endpoint, job->endpoint);
     text_copy(entry.worker, sizeof entry.worker, how->worker ? how->worker : job->worker);
@@ -68,14 +66,14 @@ static void end(struct core *core, struct job *job, struct batch *batch, const s
     text_copy(entry.reason, sizeof entry.reason, how->reason ? how->reason : "");
     core->store->entry_add(core->store, &entry, how->body);
     job->entry = entry.number;
-    batch->queue->changed = batch->queue->grown = true;
+    batch->queue->changed = batch->queue->grown = batch->grown = true;
     batch->row.prompt_tokens += how->prompt_tokens;
     batch->row.generated_tokens += how->generated_tokens;
+    batch->row.cached_tokens += how->cached_tokens;
     batch_ended(batch, job->position);
 }
 
-/* The holder no longer has it.  tell: it does not know yet. */
-static void leave_holder(struct core *core, struct lease lease, bool tell, struct effects *effects)
+void jobs_leave_holder(struct core *core, struct lease lease, bool tell, struct effects *effects)
 {
     struct worker *worker = &core->worker[lease.worker];
 
@@ -88,6 +86,18 @@ static void leave_holder(struct core *core, struct lease lease, bool tell, struc
         effects_drop(effects, worker->session, lease.fence);
     if (!worker->session && worker->held == 0)
         worker->here = false;
+}
+
+void jobs_withdraw(struct core *core, const struct job *job, struct effects *effects)
+{
+    struct lease lease;
+
+    if (job->state == JOB_READY)
+        window_remove(&core->window[job->band], job->seq);
+    if (job->state == JOB_LEASED && lease_find_job(core->leases, job->seq, &lease)) {
+        lease_remove(core->leases, lease.fence);
+        jobs_leave_holder(core, lease, true, effects);
+    }
 }
 
 /* The job of a lease that was just taken from the table. */
@@ -105,7 +115,7 @@ void jobs_lose(struct core *core, struct lease lease, const char *reason, struct
     struct batch *batch;
     char text[JOB_REASON_MAX + 1 + REASON_SLACK];
 
-    leave_holder(core, lease, true, effects);
+    jobs_leave_holder(core, lease, true, effects);
     if (!leased_job(core, lease.fence, &job, &batch))
         return;
     job.infra++;
@@ -113,10 +123,10 @@ void jobs_lose(struct core *core, struct lease lease, const char *reason, struct
     if (job.infra >= core->config.infra_max) {
         snprintf(text, sizeof text, "%" PRIu32 " workers were lost while they held it; the last: %s",
                  job.infra, job.reason);
-        end(core, &job, batch, &(struct ending){ .cause = CAUSE_SPENT, .reason = text });
+        jobs_end(core, &job, batch, &(struct ending){ .cause = CAUSE_SPENT, .reason = text });
     } else {
-        change(&job, batch, CAUSE_LOST);
-        to_window(core, &job);
+        jobs_change(core, &job, batch, CAUSE_LOST);
+        jobs_to_window(core, &job, batch);
     }
     core->store->job_move(core->store, &job);
     log_info("job.lost", "job=%s infra=%" PRIu32 " state=%s reason=\"%s\"", job.id, job.infra,
@@ -128,11 +138,11 @@ void jobs_give_back(struct core *core, struct lease lease, struct effects *effec
     struct job job;
     struct batch *batch;
 
-    leave_holder(core, lease, true, effects);
+    jobs_leave_holder(core, lease, true, effects);
     if (!leased_job(core, lease.fence, &job, &batch))
         return;
-    change(&job, batch, CAUSE_RELEASED);
-    to_window(core, &job);
+    jobs_change(core, &job, batch, CAUSE_RELEASED);
+    jobs_to_window(core, &job, batch);
     core->store->job_move(core->store, &job);
 }
 
@@ -143,9 +153,9 @@ void jobs_forsake(struct core *core, struct job *job)
     if (!batch)
         return;
     job->infra++;
-    change(job, batch, CAUSE_LOST);
+    jobs_change(core, job, batch, CAUSE_LOST);
     core->store->job_move(core->store, job);
-    to_window(core, job);
+    jobs_to_window(core, job, batch);
 }
 
 void jobs_release(struct core *core, struct worker *worker, const Moothall__Release *release,
@@ -175,17 +185,47 @@ void jobs_expire(struct core *core, struct effects *effects)
     }
 }
 
-void jobs_due(struct core *core)
+/* Its deadline, or the time that it may wait for a worker, is over. */
+static void expire(struct core *core, struct job *job, struct batch *batch, struct effects *effects)
+{
+    char reason[REASON_SLACK];
+
+    if (job->deadline_ms && job->deadline_ms <= core->now.wall_ms)
+        snprintf(reason, sizeof reason, "its deadline passed while it was %s", job_state_name(job->state));
+    else
+        snprintf(reason, sizeof reason, "no worker took it up within %" PRId64 " ms (ready_ttl_ms)", job->ready_ttl_ms);
+    jobs_withdraw(core, job, effects);
+    jobs_end(core, job, batch, &(struct ending){ .cause = CAUSE_EXPIRED, .reason = reason });
+    core->store->job_move(core->store, job);
+}
+
+static void become_due(struct core *core, struct job *job, struct batch *batch, struct effects *effects)
+{
+    if (batch->row.cancel_pending) { /* the walk over its jobs was slower */
+        cancel_job(core, job, batch, batch->row.cancel_reason, effects);
+        return;
+    }
+    if (job->state != JOB_DELAYED || (job->deadline_ms && job->deadline_ms <= core->now.wall_ms)) {
+        expire(core, job, batch, effects);
+        return;
+    }
+    jobs_change(core, job, batch, CAUSE_DUE);
+    core->store->job_move(core->store, job);
+    jobs_to_window(core, job, batch);
+}
+
+void jobs_due(struct core *core, struct effects *effects)
 {
     int64_t seq[LOOKED_AT];
-    int n = 0;
+    int n = LOOKED_AT;
 
+    core->due_left = false;
+    if (core->next_due_ms == INT64_MAX)
+        return;
     if (core->now.wall_ms < core->next_due_ms &&
         core->next_due_ms <= core->now.wall_ms + core->config.backoff_max_ms)
         return;
-    if (core->next_due_ms == INT64_MAX)
-        return;
-    for (int round = 0; round < DUE_ROUNDS; round++) {
+    for (int round = 0; round < DUE_ROUNDS && n == LOOKED_AT; round++) {
         n = core->store->due(core->store, core->now.wall_ms, core->config.backoff_max_ms, seq, LOOKED_AT);
         for (int i = 0; i < n; i++) {
             struct batch *batch;
@@ -194,13 +234,10 @@ void jobs_due(struct core *core)
             if (!core->store->job_get(core->store, seq[i], &job) ||
                 !(batch = books_batch_id(&core->books, job.batch)))
                 return;
-            change(&job, batch, CAUSE_DUE);
-            core->store->job_move(core->store, &job);
-            to_window(core, &job);
+            become_due(core, &job, batch, effects);
         }
-        if (n < LOOKED_AT)
-            break;
     }
+    core->due_left = n == LOOKED_AT;
     core->next_due_ms = core->store->next_due(core->store);
 }
 
@@ -210,6 +247,7 @@ struct submission {
     const Moothall__Submit *m;
     struct batch *batch; /* NULL until something of it has to be stored */
     bool room;
+    bool closed;  /* the batch is cancelled */
     int64_t live; /* jobs that have not ended */
     char reason[JOB_REASON_MAX + 1];
 };
@@ -229,6 +267,10 @@ static void first_reason(struct submission *s, const char *format, ...)
 /* Room for one job more?  A named bound is the reason where there is none. */
 static bool admit(struct core *core, struct submission *s)
 {
+    if (s->closed) {
+        first_reason(s, "the batch is cancelled (%s); a retry of it opens it again", s->batch->row.cancel_reason);
+        return false;
+    }
     if (!s->room) {
         first_reason(s, "the broker's disk is full");
         return false;
@@ -253,26 +295,52 @@ static void fill(struct core *core, struct job *job, const Moothall__NewJob *m,
     job->attempt = job->infra = 0;
     job->worker[0] = job->reason[0] = '\0';
     job->incarnation = 0;
-    job->run_at_ms = job->leased_ms = 0;
+    job->leased_ms = job->purged_ms = 0;
     job->created_ms = core->now.wall_ms;
+    job->run_at_ms = m->not_before_ms > core->now.wall_ms ? m->not_before_ms : 0;
+    job->deadline_ms = m->deadline_ms;
+    job->ready_ttl_ms = (int64_t)m->ready_ttl_ms;
     job->size = m->size;
     memcpy(job->digest, digest, JOB_DIGEST_SIZE);
 }
 
-/* Ready, or failed at once when the client refused it. */
+/* What the batch as a whole says of its jobs. */
+static void note_job(struct batch *batch, const struct job *job)
+{
+    struct batch_row *row = &batch->row;
+
+    if (row->seq_last == 0)
+        row->seq_first = job->seq;
+    if (row->seq_last == 0 && !row->endpoints_differ)
+        text_copy(row->endpoint, sizeof row->endpoint, job->endpoint);
+    if (strcmp(row->endpoint, job->endpoint) != 0) {
+        row->endpoints_differ = true;
+        row->endpoint[0] = '\0';
+    }
+    if (job->seq > row->seq_last)
+        row->seq_last = job->seq;
+    if (job->deadline_ms > row->expires_ms)
+        row->expires_ms = job->deadline_ms;
+    batch->changed = true;
+}
+
+/* Ready, or delayed, or failed at once when the client refused it. */
 static void start(struct core *core, struct job *job, struct batch *batch, const Moothall__NewJob *m,
                   struct span body, enum job_cause cause)
 {
     job->entry = 0;
+    note_job(batch, job);
     if (m->refused) {
-        end(core, job, batch,
+        jobs_end(core, job, batch,
             &(struct ending){ .cause = CAUSE_REFUSED,
                               .status_code = m->status_code ? m->status_code : 400,
                               .reason = "the request was refused before it was submitted",
                               .body = body });
+    } else if (job->run_at_ms) {
+        jobs_change(core, job, batch, CAUSE_POSTPONED);
     } else {
-        change(job, batch, cause);
-        to_window(core, job);
+        jobs_change(core, job, batch, cause);
+        jobs_to_window(core, job, batch);
     }
 }
 
@@ -282,6 +350,8 @@ static void clear_position(struct core *core, struct batch *batch, int64_t posit
     struct job other;
     int64_t seq;
 
+    if (position == JOB_NO_POSITION)
+        return;
     if (position >= batch->row.positions_end) {
         batch->row.positions_end = position + 1;
         batch->changed = true;
@@ -298,9 +368,11 @@ static void clear_position(struct core *core, struct batch *batch, int64_t posit
 static void add_new(struct core *core, struct submission *s, const Moothall__NewJob *m,
                     const uint8_t digest[JOB_DIGEST_SIZE], struct span body)
 {
-    struct job job = {
-        .seq = ++core->seq_last, .batch = s->batch->row.id, .generation = 1, .position = m->position
-    };
+    struct job job = { .seq = ++core->seq_last,
+                       .batch = s->batch->row.id,
+                       .queue = s->batch->row.queue,
+                       .generation = 1,
+                       .position = m->position == UINT32_MAX ? JOB_NO_POSITION : (int64_t)m->position };
 
     text_copy(job.id, sizeof job.id, m->id);
     clear_position(core, s->batch, job.position);
@@ -328,23 +400,16 @@ static void move_position(struct core *core, struct submission *s, struct job *j
 static void renew(struct core *core, struct submission *s, struct job *job, const Moothall__NewJob *m,
                   const uint8_t digest[JOB_DIGEST_SIZE], struct span body, struct effects *effects)
 {
-    struct lease lease;
-
     if (!job_ended(job->state)) {
-        if (job->state == JOB_READY)
-            window_remove(&core->window[job->band], job->seq);
-        if (job->state == JOB_LEASED && lease_find_job(core->leases, job->seq, &lease)) {
-            lease_remove(core->leases, lease.fence);
-            leave_holder(core, lease, true, effects);
-        }
-        end(core, job, s->batch,
+        jobs_withdraw(core, job, effects);
+        jobs_end(core, job, s->batch,
             &(struct ending){ .cause = CAUSE_SUPERSEDED, .reason = "superseded by an update" });
     }
     batch_unended(s->batch, job->position);
     job->generation++;
     fill(core, job, m, digest);
     start(core, job, s->batch, m, body, CAUSE_RENEWED);
-    core->store->job_renew(core->store, job, body);
+    core->store->job_renew(core->store, job, &body);
 }
 
 static Moothall__Acceptance submit_one(struct core *core, struct submission *s, const Moothall__NewJob *m,
@@ -371,7 +436,7 @@ static Moothall__Acceptance submit_one(struct core *core, struct submission *s, 
              (s->m->mode == MOOTHALL__SUBMIT_MODE__RETRY && job_ended(job.state) && job.state != JOB_DONE);
     if (renews && !admit(core, s))
         return MOOTHALL__ACCEPTANCE__TURNED_AWAY;
-    if (job.position != m->position)
+    if (m->position != UINT32_MAX)
         move_position(core, s, &job, m->position);
     if (!renews)
         return MOOTHALL__ACCEPTANCE__DUPLICATE;
@@ -380,7 +445,7 @@ static Moothall__Acceptance submit_one(struct core *core, struct submission *s, 
     return MOOTHALL__ACCEPTANCE__RENEWED;
 }
 
-static int64_t live_jobs(const struct core *core)
+int64_t jobs_live(const struct core *core)
 {
     struct counts counts = books_counts(&core->books);
 
@@ -390,7 +455,7 @@ static int64_t live_jobs(const struct core *core)
 void jobs_submit(struct core *core, const struct event *event, struct effects *effects)
 {
     const Moothall__Submit *m = event->envelope->submit;
-    struct submission s = { .m = m, .live = live_jobs(core) };
+    struct submission s = { .m = m, .live = jobs_live(core) };
     Moothall__Submitted *answer = effects_new(effects, &moothall__submitted__descriptor);
     struct queue_book *queue = books_queue(&core->books, m->queue);
     size_t at = 0;
@@ -408,7 +473,11 @@ void jobs_submit(struct core *core, const struct event *event, struct effects *e
     if (queue)
         s.batch = s.room ? books_batch_make(&core->books, queue, m->batch, core->now.wall_ms)
                          : books_batch(&core->books, queue, m->batch);
-    if (s.batch && s.batch->row.total != m->batch_total && s.room) {
+    if (s.batch && s.batch->row.cancelling_ms && !s.batch->row.cancel_pending &&
+        m->mode == MOOTHALL__SUBMIT_MODE__RETRY)
+        cancel_lift(s.batch);
+    s.closed = s.batch && s.batch->row.cancelling_ms;
+    if (s.batch && s.batch->row.total != m->batch_total && s.room && !s.closed) {
         s.batch->row.total = m->batch_total;
         s.batch->changed = true;
     }
@@ -420,6 +489,7 @@ void jobs_submit(struct core *core, const struct event *event, struct effects *e
         at += m->job[i]->size;
     }
     answer->reason = effects_text(effects, s.reason);
+    answer->closed = s.closed && !(s.batch->row.cancel_pending && m->mode == MOOTHALL__SUBMIT_MODE__RETRY);
     effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_SUBMITTED,
                  answer, (struct span){ 0 });
 }
@@ -429,7 +499,7 @@ void jobs_submit(struct core *core, const struct event *event, struct effects *e
 static void damaged(struct core *core, struct job *job, struct batch *batch)
 {
     log_error("job.damaged", "job=%s seq=%" PRId64, job->id, job->seq);
-    end(core, job, batch,
+    jobs_end(core, job, batch,
         &(struct ending){ .cause = CAUSE_DAMAGED,
                           .reason = "the stored request is damaged: its checksum is wrong" });
     core->store->job_move(core->store, job);
@@ -466,7 +536,7 @@ void jobs_send_lease(struct core *core, struct worker *worker, uint64_t fence, s
         send_lease(worker, &job, batch, body, effects);
     } else if (lease_find(core->leases, fence, &lease)) {
         lease_remove(core->leases, fence);
-        leave_holder(core, lease, true, effects);
+        jobs_leave_holder(core, lease, true, effects);
         damaged(core, &job, batch);
     }
 }
@@ -493,17 +563,63 @@ static struct worker *idlest(struct core *core, const struct worker * not, uint3
     return best;
 }
 
+static int by_age(const void *a, const void *b)
+{
+    const struct waiting *x = a, *y = b;
+
+    return x->seq < y->seq ? -1 : x->seq > y->seq;
+}
+
+/* Reads on, once.  Every queue that has ready jobs and is not paused gives its oldest; of those only what lies before the
+ * youngest that a queue with more has given is certain to be next. */
+static void gather(struct core *core, int band, int64_t after)
+{
+    struct waiting *rows = core->gathered;
+    struct queue_book *queue, *next;
+    int64_t seen = INT64_MAX, last;
+    int queues = 0, each, n = 0, kept = 0;
+
+    HASH_ITER(hh, core->books.queues, queue, next)
+    queues += queue->row.counts.in[JOB_READY] > 0 && !queue->row.paused;
+    each = queues ? GATHERED_MAX / queues : 0;
+    if (each > GATHERED_EACH_MAX)
+        each = GATHERED_EACH_MAX;
+    HASH_ITER(hh, core->books.queues, queue, next)
+    {
+        int found;
+
+        if (queue->row.counts.in[JOB_READY] == 0 || queue->row.paused)
+            continue;
+        found = core->store->ready(core->store, queue->row.id, band, after, rows + n, each);
+        n += found;
+        if (found == each && rows[n - 1].seq < seen)
+            seen = rows[n - 1].seq;
+    }
+    if (queues > 1)
+        qsort(rows, (size_t)n, sizeof *rows, by_age);
+    last = n ? rows[n - 1].seq : after;
+    for (int i = 0; i < n && rows[i].seq <= seen; i++) {
+        const struct batch *batch = core->pending ? books_batch_id(&core->books, rows[i].batch) : NULL;
+
+        if (!batch || !batch->row.cancel_pending)
+            rows[kept++] = rows[i];
+    }
+    window_refill(&core->window[band], rows, (size_t)kept, seen == INT64_MAX ? last : seen, seen == INT64_MAX);
+}
+
 static void refill(struct core *core, int band)
 {
     struct window *window = &core->window[band];
-    struct waiting rows[WINDOW_MAX / 2];
     int64_t after;
-    int n;
 
-    if (!window_wants(window, &after))
-        return;
-    n = core->store->ready(core->store, band, after, rows, WINDOW_MAX / 2);
-    window_refill(window, rows, (size_t)n, WINDOW_MAX / 2);
+    while (window_wants(window, &after) && core->refills[band] < REFILLS) {
+        gather(core, band, after);
+        core->refills[band]++;
+        if (window->count >= LOOKED_AT)
+            return;
+    }
+    /* So many may not be leased that none was found: on in the next turn. */
+    core->again |= window_wants(window, &after) && window->count < LOOKED_AT;
 }
 
 /* The oldest job of the band that some worker can take now. */
@@ -534,6 +650,7 @@ static bool grant(struct core *core, int band, struct waiting waiting, struct wo
                   struct effects *effects)
 {
     struct lease lease = { .worker = worker_number(core, worker),
+                           .batch = waiting.batch,
                            .deadline_ms = core->now.mono_ms + core->config.lease_ms };
     struct batch *batch;
     struct span body;
@@ -545,13 +662,20 @@ static bool grant(struct core *core, int band, struct waiting waiting, struct wo
     if (!core->store->job_get(core->store, waiting.seq, &job) || job.state != JOB_READY ||
         !(batch = books_batch_id(&core->books, job.batch)))
         return true;
+    assert(!batch->row.cancel_pending && !batch->queue->row.paused); /* no window holds such a job */
+    if (job.wake_ms && job.wake_ms <= core->now.wall_ms) { /* between two ticks */
+        expire(core, &job, batch, effects);
+        return true;
+    }
     if (!core->store->body(core->store, job.seq, &effects->arena, &body)) {
         damaged(core, &job, batch);
         return true;
     }
-    change(&job, batch, CAUSE_LEASED);
+    jobs_change(core, &job, batch, CAUSE_LEASED);
     job.leases++;
     job.leased_ms = core->now.wall_ms;
+    if (!batch->row.in_progress_ms)
+        batch->row.in_progress_ms = core->now.wall_ms;
     text_copy(job.worker, sizeof job.worker, worker->offer.name);
     job.incarnation = worker->offer.incarnation;
     core->store->job_move(core->store, &job);
@@ -575,6 +699,7 @@ void jobs_lease_out(struct core *core, struct effects *effects)
 
     if (!core->open || !core->room)
         return;
+    memset(core->refills, 0, sizeof core->refills);
     for (;;) {
         int tried = 0;
 
@@ -606,7 +731,7 @@ static void hinder(struct core *core, struct job *job, struct batch *batch, cons
     text_copy(job->reason, sizeof job->reason, m->reason);
     if (job->attempt >= core->config.attempts_max) {
         snprintf(text, sizeof text, "%" PRIu32 " attempts failed; the last: %s", job->attempt, job->reason);
-        end(core, job, batch, &(struct ending){ .cause = CAUSE_SPENT, .reason = text });
+        jobs_end(core, job, batch, &(struct ending){ .cause = CAUSE_SPENT, .reason = text });
         return;
     }
     delay = core->config.backoff_ms;
@@ -616,10 +741,8 @@ static void hinder(struct core *core, struct job *job, struct batch *batch, cons
         delay = core->config.backoff_max_ms;
     /* Between half and the whole, so that jobs that failed together do not come back together. */
     delay = delay / 2 + (int64_t)(core->random->next(core->random) % (uint64_t)(delay / 2 + 1));
-    change(job, batch, CAUSE_HINDERED);
     job->run_at_ms = core->now.wall_ms + delay;
-    if (job->run_at_ms < core->next_due_ms)
-        core->next_due_ms = job->run_at_ms;
+    jobs_change(core, job, batch, CAUSE_HINDERED);
 }
 
 /* Records it when it is the first of its generation.  The lease that brought it, or that it makes needless,
@@ -641,13 +764,15 @@ static bool record(struct core *core, struct worker *worker, const Moothall__Res
         return false;
     if ((m->fence & ((1u << FENCE_COUNT_BITS) - 1)) > job.leases)
         return false; /* no such lease was ever given */
+    if (batch->row.cancel_pending)
+        return false; /* its entry as cancelled is on the way */
     if (job_next(job.state, cause) == JOB_NONE || (cause == CAUSE_HINDERED && !holds))
         return false; /* it ended, or is somebody else's by now and that one may do better */
     if (job.state == JOB_READY)
         window_remove(&core->window[job.band], job.seq);
     if (holds || lease_find_job(core->leases, job.seq, &lease)) {
         lease_remove(core->leases, lease.fence);
-        leave_holder(core, lease, !holds || lease.worker != worker_number(core, worker), effects);
+        jobs_leave_holder(core, lease, !holds || lease.worker != worker_number(core, worker), effects);
     }
     if (cause == CAUSE_HINDERED) {
         hinder(core, &job, batch, m);
@@ -656,7 +781,7 @@ static bool record(struct core *core, struct worker *worker, const Moothall__Res
 
         if (*m->numerics)
             text_copy(core->numerics, sizeof core->numerics, m->numerics);
-        end(core, &job, batch,
+        jobs_end(core, &job, batch,
             &(struct ending){ .cause = cause,
                               .status_code = status,
                               .reason = m->reason,
@@ -664,6 +789,7 @@ static bool record(struct core *core, struct worker *worker, const Moothall__Res
                               .worker = worker->offer.name,
                               .prompt_tokens = m->prompt_tokens,
                               .generated_tokens = m->generated_tokens,
+                              .cached_tokens = m->cached_tokens,
                               .body = body });
     }
     core->store->job_move(core->store, &job);
@@ -698,7 +824,7 @@ void jobs_damaged_entry(struct core *core, const struct entry *entry)
     core->store->entry_flag(core->store, entry->queue, entry->number, JOB_DEAD, reason);
     if (job.generation == entry->generation && job_next(job.state, CAUSE_DAMAGED) == JOB_DEAD &&
         job_ended(job.state)) {
-        change(&job, batch, CAUSE_DAMAGED); /* so that a retry can make it anew */
+        jobs_change(core, &job, batch, CAUSE_DAMAGED); /* so that a retry can make it anew */
         text_copy(job.reason, sizeof job.reason, reason);
         core->store->job_move(core->store, &job);
     }

@@ -20,6 +20,7 @@ struct lease {
     uint64_t fence;      /* names the job too: fence_seq() */
     uint32_t worker;     /* the core's number for the holder */
     uint32_t size;       /* bytes of the body, charged against the holder's credit */
+    int64_t batch;       /* of the job */
     int64_t deadline_ms; /* on the monotonic clock */
 };
 

@@ -30,6 +30,7 @@ enum {
     AUDIT_JOBS = 1000,
     AUDIT_ENTRIES = 5000,
     AUDIT_BYTES = 8 * 1024 * 1024,
+    SCRUB_LOOKS = 20, /* idle moments after which what was purged leaves the WAL too */
 };
 
 #define AUDIT_OF_ENTRIES (INT64_C(1) << 62)
@@ -37,14 +38,26 @@ enum {
 /* clang-format off */
 #define BATCH_COLUMNS \
     "id, queue, name, total, first_unfinished, placed_ended, positions_end, prompt_tokens, generated_tokens, created_ms," \
-    " ready, leased, delayed, done, failed, dead, cancelled, expired"
+    " ready, leased, delayed, done, failed, dead, cancelled, expired, cached_tokens, in_progress_ms, finalizing_ms," \
+    " completed_ms, failed_ms, expired_ms, cancelled_ms, cancelling_ms, cancel_pending, cancel_reason, expires_ms, endpoint," \
+    " endpoints_differ, seq_first, seq_last"
+#define QUEUE_COLUMNS \
+    "id, name, entries, ready, leased, delayed, done, failed, dead, cancelled, expired, paused, retention_ms, purged," \
+    " retained_to"
 #define JOB_COLUMNS \
     "seq, batch, id, custom_id, endpoint, seed, generation, state, band, position, attempt, infra, leases, worker," \
-    " incarnation, run_at_ms, created_ms, leased_ms, entry, size, digest, reason"
+    " incarnation, run_at_ms, created_ms, leased_ms, entry, size, digest, reason, queue, deadline_ms, ready_ttl_ms, wake_ms," \
+    " purged_ms"
 #define ENTRY_READ \
     "SELECT e.key, e.job, e.batch, e.generation, e.state, e.status_code, e.attempt, e.infra, e.seed, e.created_ms," \
     " e.leased_ms, e.finished_ms, e.prompt_tokens, e.generated_tokens, e.endpoint, e.worker, e.numerics, e.reason," \
-    " e.crc, e.body, j.id, j.custom_id, j.position, b.name "
+    " e.crc, e.body, j.id, j.custom_id, j.position, b.name, e.cached_tokens, e.purged_ms "
+/* clang-format on */
+
+/* clang-format off */
+#define REMAINS_READ \
+    "SELECT e.key, e.job, e.finished_ms, e.purged_ms, length(e.body), j.size, j.entry = (e.key & 0xffffffffff) AND" \
+    " j.purged_ms = 0 FROM entry e JOIN job j ON j.seq = e.job"
 /* clang-format on */
 
 /* Step i brings a file from version i to i + 1.  Never change one that was released: add another. */
@@ -90,6 +103,55 @@ static const char *const migrations[] = {
 
     "CREATE TABLE cursor(queue TEXT NOT NULL, batch TEXT NOT NULL, consumer TEXT NOT NULL, position INTEGER NOT NULL,"
     " note BLOB NOT NULL, PRIMARY KEY(queue, batch, consumer)) WITHOUT ROWID;",
+
+    /* 2: a job's whole life: cancel, pause, deadlines, purge; the batch as an object with its times. */
+    "ALTER TABLE queue ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE queue ADD COLUMN retention_ms INTEGER NOT NULL DEFAULT -1;"
+    "ALTER TABLE queue ADD COLUMN purged INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE queue ADD COLUMN retained_to INTEGER NOT NULL DEFAULT 0;"
+
+    "ALTER TABLE batch ADD COLUMN cached_tokens INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE batch ADD COLUMN in_progress_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE batch ADD COLUMN finalizing_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE batch ADD COLUMN completed_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE batch ADD COLUMN failed_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE batch ADD COLUMN expired_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE batch ADD COLUMN cancelled_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE batch ADD COLUMN cancelling_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE batch ADD COLUMN cancel_pending INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE batch ADD COLUMN cancel_reason TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE batch ADD COLUMN expires_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE batch ADD COLUMN endpoint TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE batch ADD COLUMN endpoints_differ INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE batch ADD COLUMN seq_first INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE batch ADD COLUMN seq_last INTEGER NOT NULL DEFAULT 0;"
+    "CREATE INDEX batch_pending ON batch(id) WHERE cancel_pending = 1;"
+
+    "ALTER TABLE job ADD COLUMN queue INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE job ADD COLUMN deadline_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE job ADD COLUMN ready_ttl_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE job ADD COLUMN wake_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE job ADD COLUMN purged_ms INTEGER NOT NULL DEFAULT 0;"
+    "DROP INDEX job_live;"
+    "DROP INDEX job_delayed;"
+    "UPDATE job SET queue = (SELECT b.queue FROM batch b WHERE b.id = job.batch),"
+    " wake_ms = CASE WHEN state = 3 THEN run_at_ms ELSE 0 END;"
+    /* By queue, so that one that is paused costs nothing. */
+    "CREATE INDEX job_live ON job(state, queue, band, seq) WHERE state <= 3;"
+    "CREATE INDEX job_wake ON job(wake_ms) WHERE wake_ms > 0;"
+    "CREATE INDEX job_backoff ON job(run_at_ms) WHERE state = 3 AND attempt > 0;"
+
+    "ALTER TABLE entry ADD COLUMN cached_tokens INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE entry ADD COLUMN purged_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE cursor ADD COLUMN moved_ms INTEGER NOT NULL DEFAULT 0;"
+
+    "UPDATE batch SET seq_first = s.a, seq_last = s.b, endpoint = CASE WHEN s.c = s.d THEN s.c ELSE '' END,"
+    " endpoints_differ = s.c <> s.d, in_progress_ms = s.e FROM"
+    " (SELECT batch, min(seq) AS a, max(seq) AS b, min(endpoint) AS c, max(endpoint) AS d,"
+    " ifnull(min(nullif(leased_ms, 0)), 0) AS e FROM job GROUP BY batch) AS s WHERE s.batch = batch.id;"
+    "UPDATE batch SET finalizing_ms = s.f, completed_ms = s.f FROM"
+    " (SELECT batch, max(finished_ms) AS f FROM entry GROUP BY batch) AS s"
+    " WHERE s.batch = batch.id AND ready + leased + delayed = 0 AND done + failed + dead + cancelled + expired >= total;",
 };
 /* clang-format on */
 enum { FORMAT_VERSION = sizeof migrations / sizeof *migrations };
@@ -99,12 +161,13 @@ enum statement {
     BEGIN, COMMIT, ROLLBACK,
     HALL_GET, HALL_PUT,
     QUEUES, QUEUE_PUT,
-    BATCH_NAMED, BATCH_GET, BATCHES, BATCHES_OF, BATCH_LAST, BATCH_PUT,
-    JOB_LAST, JOB_NAMED, JOB_GET, JOB_AT, JOB_ADD, JOB_MOVE, JOB_RENEW, JOB_PLACE,
-    BODY_GET, BODY_PUT,
-    READY, LEASED, DUE, NEXT_DUE, POSITIONS,
-    ENTRY_ADD, ENTRY_FLAG, ENTRIES_OF_QUEUE, ENTRIES_OF_BATCH, ENTRIES_BY_POSITION,
-    CURSOR_GET, CURSOR_PUT, CURSOR_COUNT,
+    BATCH_NAMED, BATCH_GET, BATCHES, BATCHES_OF, BATCH_LAST, BATCH_PENDING, BATCH_PUT,
+    JOB_LAST, JOB_NAMED, JOB_GET, JOB_AT, JOB_ADD, JOB_MOVE, JOB_RENEW, JOB_PLACE, JOB_PURGE,
+    BODY_GET, BODY_PUT, BODY_PURGE,
+    READY, LEASED, LIVE, JOBS, DUE, NEXT_DUE, POSITIONS,
+    ENTRY_ADD, ENTRY_FLAG, ENTRY_PURGE, ENTRIES_OF_QUEUE, ENTRIES_OF_BATCH, ENTRIES_BY_POSITION,
+    REMAINS_OF_QUEUE, REMAINS_OF_BATCH,
+    CURSOR_GET, CURSOR_PUT, CURSOR_COUNT, CONSUMERS,
     AUDIT_JOB, AUDIT_ENTRY, AUDIT_KEYS, AUDIT_KEY_LAST,
     STATEMENTS
 };
@@ -118,59 +181,79 @@ static const char *const sql[STATEMENTS] = {
     [HALL_GET] = "SELECT hall, broker_epoch, has_model, fingerprint, family, map FROM hall",
     [HALL_PUT] = "INSERT OR REPLACE INTO hall(id, hall, broker_epoch, has_model, fingerprint, family, map)"
                  " VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6)",
-    [QUEUES] = "SELECT id, name, entries, ready, leased, delayed, done, failed, dead, cancelled, expired FROM queue"
-               " ORDER BY id LIMIT ?1",
-    [QUEUE_PUT] = "INSERT INTO queue(id, name, entries, ready, leased, delayed, done, failed, dead, cancelled, expired)"
-                  " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT(id) DO UPDATE SET entries = ?3,"
-                  " ready = ?4, leased = ?5, delayed = ?6, done = ?7, failed = ?8, dead = ?9, cancelled = ?10, expired = ?11",
+    [QUEUES] = "SELECT " QUEUE_COLUMNS " FROM queue ORDER BY id LIMIT ?1",
+    [QUEUE_PUT] = "INSERT INTO queue(" QUEUE_COLUMNS ")"
+                  " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) ON CONFLICT(id) DO UPDATE SET"
+                  " entries = ?3, ready = ?4, leased = ?5, delayed = ?6, done = ?7, failed = ?8, dead = ?9, cancelled = ?10,"
+                  " expired = ?11, paused = ?12, retention_ms = ?13, purged = ?14, retained_to = ?15",
     [BATCH_NAMED] = "SELECT " BATCH_COLUMNS " FROM batch WHERE queue = ?1 AND name = ?2",
     [BATCH_GET] = "SELECT " BATCH_COLUMNS " FROM batch WHERE id = ?1",
     [BATCHES] = "SELECT " BATCH_COLUMNS " FROM batch ORDER BY id DESC LIMIT ?1",
     [BATCHES_OF] = "SELECT " BATCH_COLUMNS " FROM batch WHERE queue = ?2 ORDER BY id DESC LIMIT ?1",
     [BATCH_LAST] = "SELECT max(id) FROM batch",
+    [BATCH_PENDING] = "SELECT id FROM batch WHERE cancel_pending = 1 AND id > ?1 ORDER BY id LIMIT 1",
     [BATCH_PUT] = "INSERT INTO batch(" BATCH_COLUMNS ")"
-                  " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)"
+                  " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,"
+                  " ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33)"
                   " ON CONFLICT(id) DO UPDATE SET total = ?4, first_unfinished = ?5, placed_ended = ?6, positions_end = ?7,"
                   " prompt_tokens = ?8, generated_tokens = ?9, ready = ?11, leased = ?12, delayed = ?13, done = ?14,"
-                  " failed = ?15, dead = ?16, cancelled = ?17, expired = ?18",
+                  " failed = ?15, dead = ?16, cancelled = ?17, expired = ?18, cached_tokens = ?19, in_progress_ms = ?20,"
+                  " finalizing_ms = ?21, completed_ms = ?22, failed_ms = ?23, expired_ms = ?24, cancelled_ms = ?25,"
+                  " cancelling_ms = ?26, cancel_pending = ?27, cancel_reason = ?28, expires_ms = ?29, endpoint = ?30,"
+                  " endpoints_differ = ?31, seq_first = ?32, seq_last = ?33",
     [JOB_LAST] = "SELECT max(seq) FROM job",
     [JOB_NAMED] = "SELECT " JOB_COLUMNS " FROM job WHERE id = ?1 AND batch = ?2",
     [JOB_GET] = "SELECT " JOB_COLUMNS " FROM job WHERE seq = ?1",
     [JOB_AT] = "SELECT seq FROM job WHERE batch = ?1 AND position = ?2 AND position IS NOT NULL",
     [JOB_ADD] = "INSERT INTO job(" JOB_COLUMNS ")"
-                " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
+                " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,"
+                " ?23, ?24, ?25, ?26, ?27)",
     [JOB_MOVE] = "UPDATE job SET state = ?8, attempt = ?11, infra = ?12, leases = ?13, worker = ?14, incarnation = ?15,"
-                 " run_at_ms = ?16, leased_ms = ?18, entry = ?19, reason = ?22 WHERE seq = ?1",
+                 " run_at_ms = ?16, leased_ms = ?18, entry = ?19, reason = ?22, wake_ms = ?26 WHERE seq = ?1",
     [JOB_RENEW] = "UPDATE job SET custom_id = ?4, endpoint = ?5, seed = ?6, generation = ?7, state = ?8, band = ?9,"
                   " attempt = ?11, infra = ?12, leases = ?13, worker = ?14, incarnation = ?15, run_at_ms = ?16,"
-                  " created_ms = ?17, leased_ms = ?18, entry = ?19, size = ?20, digest = ?21, reason = ?22 WHERE seq = ?1",
+                  " created_ms = ?17, leased_ms = ?18, entry = ?19, size = ?20, digest = ?21, reason = ?22, deadline_ms = ?24,"
+                  " ready_ttl_ms = ?25, wake_ms = ?26, purged_ms = ?27 WHERE seq = ?1",
     [JOB_PLACE] = "UPDATE job SET position = ?2 WHERE seq = ?1",
+    [JOB_PURGE] = "UPDATE job SET purged_ms = ?2, reason = '' WHERE seq = ?1",
     [BODY_GET] = "SELECT crc, body FROM body WHERE seq = ?1",
     [BODY_PUT] = "INSERT OR REPLACE INTO body(seq, crc, body) VALUES(?1, ?2, ?3)",
+    [BODY_PURGE] = "DELETE FROM body WHERE seq = ?1",
     /* `state <= 3` is what lets SQLite use the partial index. */
-    [READY] = "SELECT seq, size, infra FROM job WHERE state = 1 AND state <= 3 AND band = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
-    [LEASED] = "SELECT " JOB_COLUMNS " FROM job WHERE state = 2 AND state <= 3 AND band = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
-    [DUE] = "SELECT seq FROM job WHERE state = 3 AND run_at_ms <= ?1 UNION ALL"
-            " SELECT seq FROM job WHERE state = 3 AND run_at_ms > ?2 LIMIT ?3",
-    [NEXT_DUE] = "SELECT min(run_at_ms) FROM job WHERE state = 3",
+    [READY] = "SELECT seq, size, infra, batch FROM job WHERE state = 1 AND state <= 3 AND queue = ?1 AND band = ?2 AND seq > ?3"
+              " ORDER BY seq LIMIT ?4",
+    [LEASED] = "SELECT " JOB_COLUMNS " FROM job WHERE state = 2 AND state <= 3 AND (queue, band, seq) > (?1, ?2, ?3)"
+               " ORDER BY queue, band, seq LIMIT ?4",
+    [LIVE] = "SELECT seq, batch FROM job WHERE state = ?1 AND state <= 3 AND queue = ?2 AND band = ?3 AND seq > ?4"
+             " ORDER BY seq LIMIT ?5",
+    [JOBS] = "SELECT " JOB_COLUMNS " FROM job WHERE seq > ?1 AND seq <= ?2 AND +batch = ?3 ORDER BY seq LIMIT ?4",
+    [DUE] = "SELECT seq FROM job WHERE wake_ms > 0 AND wake_ms <= ?1 UNION ALL"
+            " SELECT seq FROM job WHERE state = 3 AND attempt > 0 AND run_at_ms > ?2 AND wake_ms > ?1 LIMIT ?3",
+    [NEXT_DUE] = "SELECT min(wake_ms) FROM job WHERE wake_ms > 0",
     [POSITIONS] = "SELECT position, entry FROM job WHERE batch = ?1 AND position >= ?2 AND position IS NOT NULL"
                   " ORDER BY position LIMIT ?3",
     [ENTRY_ADD] = "INSERT INTO entry(key, job, batch, generation, state, status_code, attempt, infra, seed, created_ms,"
-                  " leased_ms, finished_ms, prompt_tokens, generated_tokens, endpoint, worker, numerics, reason, crc, body)"
-                  " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+                  " leased_ms, finished_ms, prompt_tokens, generated_tokens, endpoint, worker, numerics, reason, crc, body,"
+                  " cached_tokens)"
+                  " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
     [ENTRY_FLAG] = "UPDATE entry SET state = ?2, reason = ?3 WHERE key = ?1",
+    [ENTRY_PURGE] = "UPDATE entry SET purged_ms = ?2, reason = '', crc = 0, body = x'' WHERE key = ?1",
     [ENTRIES_OF_QUEUE] = ENTRY_READ "FROM entry e JOIN job j ON j.seq = e.job JOIN batch b ON b.id = e.batch"
                                     " WHERE e.key >= ?1 AND e.key < ?2 ORDER BY e.key LIMIT ?3",
     [ENTRIES_OF_BATCH] = ENTRY_READ "FROM entry e JOIN job j ON j.seq = e.job JOIN batch b ON b.id = e.batch"
                                     " WHERE e.batch = ?4 AND e.key >= ?1 AND e.key < ?2 ORDER BY e.key LIMIT ?3",
     /* A job without an ended generation joins nothing, which shows as a gap in the positions. */
     [ENTRIES_BY_POSITION] = ENTRY_READ "FROM job j CROSS JOIN entry e ON e.key = (?2 | j.entry) CROSS JOIN batch b ON b.id = e.batch"
-                                       " WHERE j.batch = ?4 AND j.position >= ?1 AND j.position < ?1 + ?3"
+                                       " WHERE j.batch = ?4 AND j.position >= ?1 AND j.position < ?5"
                                        " AND j.position IS NOT NULL ORDER BY j.position LIMIT ?3",
+    [REMAINS_OF_QUEUE] = REMAINS_READ " WHERE e.key > ?1 AND e.key < ?2 ORDER BY e.key LIMIT ?3",
+    [REMAINS_OF_BATCH] = REMAINS_READ " WHERE e.batch = ?4 AND e.key > ?1 AND e.key < ?2 ORDER BY e.key LIMIT ?3",
     [CURSOR_GET] = "SELECT position, note FROM cursor WHERE queue = ?1 AND batch = ?2 AND consumer = ?3",
-    [CURSOR_PUT] = "INSERT OR REPLACE INTO cursor(queue, batch, consumer, position, note) VALUES(?1, ?2, ?3, ?4, ?5)",
+    [CURSOR_PUT] = "INSERT OR REPLACE INTO cursor(queue, batch, consumer, position, note, moved_ms)"
+                   " VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+    [CONSUMERS] = "SELECT batch, consumer, position, moved_ms FROM cursor WHERE queue = ?1 ORDER BY moved_ms DESC LIMIT ?2",
     [CURSOR_COUNT] = "SELECT count(*) FROM (SELECT 1 FROM cursor LIMIT ?1)",
-    [AUDIT_JOB] = "SELECT j.seq, j.id, j.generation, j.state, j.entry, y.crc, y.body FROM job j JOIN batch b ON b.id = j.batch"
+    [AUDIT_JOB] = "SELECT j.seq, j.id, j.generation, j.state, j.entry, y.crc, y.body, j.purged_ms FROM job j JOIN batch b ON b.id = j.batch"
                   " LEFT JOIN body y ON y.seq = j.seq WHERE j.seq > ?1 AND j.seq <= ?2 AND (?3 = '' OR b.name = ?3)"
                   " ORDER BY j.seq",
     [AUDIT_ENTRY] = "SELECT key, generation, crc, body FROM entry WHERE job = ?1 ORDER BY generation",
@@ -185,7 +268,7 @@ struct redo {
     enum statement what;
     const void *row;
     struct span body;
-    int64_t a, b;
+    int64_t a, b, c;
     enum job_state state;
 };
 
@@ -199,6 +282,8 @@ struct sqlite_store {
     int64_t ballast_bytes; /* of the one that is there */
     bool ballast_there;
     bool tight; /* the disk was full; nothing new until the ballast is back */
+    bool purge_now;    /* what this transaction erases shall leave the WAL with its commit */
+    int traces;        /* idle moments until what was erased before leaves it; 0: nothing was */
     bool failed;
     struct err failure;
     int wal_pages;
@@ -331,6 +416,10 @@ static void write_queue(struct sqlite_store *self, const struct queue_row *row)
     bind_text(s, 2, row->name);
     sqlite3_bind_int64(s, 3, row->entries);
     bind_counts(s, 4, &row->counts);
+    sqlite3_bind_int(s, 12, row->paused);
+    sqlite3_bind_int64(s, 13, row->retention_ms);
+    sqlite3_bind_int64(s, 14, row->purged);
+    sqlite3_bind_int64(s, 15, row->retained_to);
     run(self, s);
 }
 
@@ -351,6 +440,21 @@ static void write_batch(struct sqlite_store *self, const struct batch_row *row)
     sqlite3_bind_int64(s, 9, row->generated_tokens);
     sqlite3_bind_int64(s, 10, row->created_ms);
     bind_counts(s, 11, &row->counts);
+    sqlite3_bind_int64(s, 19, row->cached_tokens);
+    sqlite3_bind_int64(s, 20, row->in_progress_ms);
+    sqlite3_bind_int64(s, 21, row->finalizing_ms);
+    sqlite3_bind_int64(s, 22, row->completed_ms);
+    sqlite3_bind_int64(s, 23, row->failed_ms);
+    sqlite3_bind_int64(s, 24, row->expired_ms);
+    sqlite3_bind_int64(s, 25, row->cancelled_ms);
+    sqlite3_bind_int64(s, 26, row->cancelling_ms);
+    sqlite3_bind_int(s, 27, row->cancel_pending);
+    bind_text(s, 28, row->cancel_reason);
+    sqlite3_bind_int64(s, 29, row->expires_ms);
+    bind_text(s, 30, row->endpoint);
+    sqlite3_bind_int(s, 31, row->endpoints_differ);
+    sqlite3_bind_int64(s, 32, row->seq_first);
+    sqlite3_bind_int64(s, 33, row->seq_last);
     run(self, s);
 }
 
@@ -376,6 +480,10 @@ static void write_job(struct sqlite_store *self, enum statement which, const str
         sqlite3_bind_int64(s, 17, job->created_ms);
         sqlite3_bind_int64(s, 20, job->size);
         bind_span(s, 21, span_of(job->digest, JOB_DIGEST_SIZE));
+        sqlite3_bind_int64(s, 23, job->queue);
+        sqlite3_bind_int64(s, 24, job->deadline_ms);
+        sqlite3_bind_int64(s, 25, job->ready_ttl_ms);
+        sqlite3_bind_int64(s, 27, job->purged_ms);
     }
     sqlite3_bind_int(s, 8, job->state);
     sqlite3_bind_int64(s, 11, job->attempt);
@@ -387,6 +495,7 @@ static void write_job(struct sqlite_store *self, enum statement which, const str
     sqlite3_bind_int64(s, 18, job->leased_ms);
     sqlite3_bind_int64(s, 19, job->entry);
     bind_text(s, 22, job->reason);
+    sqlite3_bind_int64(s, 26, job->wake_ms);
     run(self, s);
 }
 
@@ -442,6 +551,28 @@ static void write_entry(struct sqlite_store *self, const struct entry *entry, st
     bind_text(s, 18, entry->reason);
     sqlite3_bind_int64(s, 19, span_crc32c(0, body));
     bind_span(s, 20, body);
+    sqlite3_bind_int64(s, 21, entry->cached_tokens);
+    run(self, s);
+}
+
+static void write_purge(struct sqlite_store *self, int64_t key, int64_t job, int64_t now_ms)
+{
+    sqlite3_stmt *s = use(self, ENTRY_PURGE);
+
+    if (!s)
+        return;
+    sqlite3_bind_int64(s, 1, key);
+    sqlite3_bind_int64(s, 2, now_ms);
+    run(self, s);
+    if (!job || !(s = use(self, BODY_PURGE)))
+        return;
+    sqlite3_bind_int64(s, 1, job);
+    run(self, s);
+    s = use(self, JOB_PURGE);
+    if (!s)
+        return;
+    sqlite3_bind_int64(s, 1, job);
+    sqlite3_bind_int64(s, 2, now_ms);
     run(self, s);
 }
 
@@ -468,6 +599,7 @@ static void write_cursor(struct sqlite_store *self, const struct cursor_row *cur
     bind_text(s, 3, cursor->consumer);
     sqlite3_bind_int64(s, 4, (int64_t)cursor->position);
     bind_span(s, 5, span_of(cursor->note, cursor->note_size));
+    sqlite3_bind_int64(s, 6, cursor->moved_ms);
     run(self, s);
 }
 
@@ -486,7 +618,8 @@ static void write_once(struct sqlite_store *self, const struct redo *w)
     case JOB_ADD:
     case JOB_RENEW:
         write_job(self, w->what, w->row);
-        write_body(self, w->a, w->body);
+        if (w->a)
+            write_body(self, w->a, w->body);
         break;
     case JOB_MOVE:
         write_job(self, w->what, w->row);
@@ -499,6 +632,9 @@ static void write_once(struct sqlite_store *self, const struct redo *w)
         break;
     case ENTRY_FLAG:
         write_flag(self, w->a, w->state, w->row);
+        break;
+    case ENTRY_PURGE:
+        write_purge(self, w->a, w->b, w->c);
         break;
     case CURSOR_PUT:
         write_cursor(self, w->row);
@@ -569,10 +705,15 @@ static void job_move(struct store *store, const struct job *job)
     write_kept(self_of(store), (struct redo){ .what = JOB_MOVE, .row = job }, sizeof *job);
 }
 
-static void job_renew(struct store *store, const struct job *job, struct span body)
+static void job_renew(struct store *store, const struct job *job, const struct span *body)
 {
-    write_kept(self_of(store), (struct redo){ .what = JOB_RENEW, .row = job, .body = body, .a = job->seq },
-               sizeof *job);
+    struct redo w = { .what = JOB_RENEW, .row = job };
+
+    if (body) {
+        w.body = *body;
+        w.a = job->seq;
+    }
+    write_kept(self_of(store), w, sizeof *job);
 }
 
 static void job_place(struct store *store, int64_t seq, int64_t position)
@@ -592,6 +733,18 @@ static void entry_flag(struct store *store, int64_t queue, int64_t number, enum 
         self_of(store),
         (struct redo){ .what = ENTRY_FLAG, .row = reason, .a = entry_key(queue, number), .state = state },
         strlen(reason) + 1);
+}
+
+static void entry_purge(struct store *store, int64_t queue, int64_t number, int64_t job, int64_t now_ms)
+{
+    self_of(store)->traces = SCRUB_LOOKS;
+    write_kept(self_of(store),
+               (struct redo){ .what = ENTRY_PURGE, .a = entry_key(queue, number), .b = job, .c = now_ms }, 0);
+}
+
+static void purge_now(struct store *store)
+{
+    self_of(store)->purge_now = true;
 }
 
 static bool cursor_get(struct store *store, struct cursor_row *cursor)
@@ -678,6 +831,10 @@ static int queues(struct store *store, struct queue_row *rows, int rows_max)
         column_text(s, 1, rows[n].name, sizeof rows[n].name);
         rows[n].entries = sqlite3_column_int64(s, 2);
         column_counts(s, 3, &rows[n].counts);
+        rows[n].paused = sqlite3_column_int(s, 11);
+        rows[n].retention_ms = sqlite3_column_int64(s, 12);
+        rows[n].purged = sqlite3_column_int64(s, 13);
+        rows[n].retained_to = sqlite3_column_int64(s, 14);
         n++;
     }
     return n;
@@ -696,6 +853,21 @@ static void column_batch(sqlite3_stmt *s, struct batch_row *row)
     row->generated_tokens = sqlite3_column_int64(s, 8);
     row->created_ms = sqlite3_column_int64(s, 9);
     column_counts(s, 10, &row->counts);
+    row->cached_tokens = sqlite3_column_int64(s, 18);
+    row->in_progress_ms = sqlite3_column_int64(s, 19);
+    row->finalizing_ms = sqlite3_column_int64(s, 20);
+    row->completed_ms = sqlite3_column_int64(s, 21);
+    row->failed_ms = sqlite3_column_int64(s, 22);
+    row->expired_ms = sqlite3_column_int64(s, 23);
+    row->cancelled_ms = sqlite3_column_int64(s, 24);
+    row->cancelling_ms = sqlite3_column_int64(s, 25);
+    row->cancel_pending = sqlite3_column_int(s, 26);
+    column_text(s, 27, row->cancel_reason, sizeof row->cancel_reason);
+    row->expires_ms = sqlite3_column_int64(s, 28);
+    column_text(s, 29, row->endpoint, sizeof row->endpoint);
+    row->endpoints_differ = sqlite3_column_int(s, 30);
+    row->seq_first = sqlite3_column_int64(s, 31);
+    row->seq_last = sqlite3_column_int64(s, 32);
 }
 
 static bool one_batch(struct sqlite_store *self, sqlite3_stmt *s, struct batch_row *row)
@@ -763,6 +935,15 @@ static int64_t batch_last(struct store *store)
     return one_number(self_of(store), use(self_of(store), BATCH_LAST), 0);
 }
 
+static int64_t batch_pending(struct store *store, int64_t after)
+{
+    sqlite3_stmt *s = use(self_of(store), BATCH_PENDING);
+
+    if (s)
+        sqlite3_bind_int64(s, 1, after);
+    return one_number(self_of(store), s, 0);
+}
+
 static int64_t job_last(struct store *store)
 {
     return one_number(self_of(store), use(self_of(store), JOB_LAST), 0);
@@ -802,6 +983,11 @@ static void column_job(sqlite3_stmt *s, struct job *job)
     if (digest.size == JOB_DIGEST_SIZE)
         memcpy(job->digest, digest.data, JOB_DIGEST_SIZE);
     column_text(s, 21, job->reason, sizeof job->reason);
+    job->queue = sqlite3_column_int64(s, 22);
+    job->deadline_ms = sqlite3_column_int64(s, 23);
+    job->ready_ttl_ms = sqlite3_column_int64(s, 24);
+    job->wake_ms = sqlite3_column_int64(s, 25);
+    job->purged_ms = sqlite3_column_int64(s, 26);
 }
 
 static bool one_job(struct sqlite_store *self, sqlite3_stmt *s, struct job *job)
@@ -871,7 +1057,7 @@ static bool body(struct store *store, int64_t seq, struct arena *arena, struct s
     return intact;
 }
 
-static int ready(struct store *store, int band, int64_t after, struct waiting *rows, int rows_max)
+static int ready(struct store *store, int64_t queue, int band, int64_t after, struct waiting *rows, int rows_max)
 {
     struct sqlite_store *self = self_of(store);
     sqlite3_stmt *s = use(self, READY);
@@ -879,33 +1065,88 @@ static int ready(struct store *store, int band, int64_t after, struct waiting *r
 
     if (!s)
         return 0;
-    sqlite3_bind_int(s, 1, band);
-    sqlite3_bind_int64(s, 2, after);
-    sqlite3_bind_int(s, 3, rows_max);
+    sqlite3_bind_int64(s, 1, queue);
+    sqlite3_bind_int(s, 2, band);
+    sqlite3_bind_int64(s, 3, after);
+    sqlite3_bind_int(s, 4, rows_max);
     while (next_row(self, s))
         rows[n++] = (struct waiting){ .seq = sqlite3_column_int64(s, 0),
+                                      .batch = sqlite3_column_int64(s, 3),
                                       .size = (uint32_t)sqlite3_column_int64(s, 1),
                                       .alone = sqlite3_column_int64(s, 2) >= 3 };
     return n;
 }
 
-static int leased(struct store *store, int64_t after, struct job *rows, int rows_max)
+static int leased(struct store *store, const struct job *after, struct job *rows, int rows_max)
 {
+    struct sqlite_store *self = self_of(store);
+    sqlite3_stmt *s = use(self, LEASED);
+    int n = 0;
+
+    if (!s)
+        return 0;
+    sqlite3_bind_int64(s, 1, after ? after->queue : 0);
+    sqlite3_bind_int(s, 2, after ? after->band : 0);
+    sqlite3_bind_int64(s, 3, after ? after->seq : 0);
+    sqlite3_bind_int(s, 4, rows_max);
+    while (next_row(self, s))
+        column_job(s, &rows[n++]);
+    return n;
+}
+
+static int live(struct store *store, const struct batch_row *batch, struct live_at *at, int most, int64_t *seqs,
+                int seqs_max, bool *over)
+{
+    static const enum job_state states[] = { JOB_LEASED, JOB_READY, JOB_DELAYED };
+    enum { STAGES = 3 * JOB_BANDS };
     struct sqlite_store *self = self_of(store);
     int n = 0;
 
-    /* By band and then by seq: `after` therefore is band << 60 | seq of the last one seen. */
-    for (int band = (int)(after >> 60); band < JOB_BANDS && n < rows_max; band++) {
-        sqlite3_stmt *s = use(self, LEASED);
+    while (at->stage < STAGES && most > 0 && n < seqs_max) {
+        sqlite3_stmt *s = use(self, LIVE);
+        int asked = most, rows = 0;
 
         if (!s)
-            return 0;
-        sqlite3_bind_int(s, 1, band);
-        sqlite3_bind_int64(s, 2, after >> 60 == band ? after & ((INT64_C(1) << 60) - 1) : 0);
-        sqlite3_bind_int(s, 3, rows_max - n);
-        while (next_row(self, s))
-            column_job(s, &rows[n++]);
+            break;
+        if (at->seq < batch->seq_first - 1)
+            at->seq = batch->seq_first - 1;
+        sqlite3_bind_int(s, 1, states[at->stage / JOB_BANDS]);
+        sqlite3_bind_int64(s, 2, batch->queue);
+        sqlite3_bind_int(s, 3, at->stage % JOB_BANDS);
+        sqlite3_bind_int64(s, 4, at->seq);
+        sqlite3_bind_int(s, 5, asked);
+        while (n < seqs_max && next_row(self, s)) {
+            at->seq = sqlite3_column_int64(s, 0);
+            if (sqlite3_column_int64(s, 1) == batch->id)
+                seqs[n++] = at->seq;
+            rows++;
+        }
+        sqlite3_reset(s);
+        most -= rows;
+        if (rows < asked && n < seqs_max) {
+            at->stage++;
+            at->seq = 0;
+        }
     }
+    *over = at->stage == STAGES;
+    return n;
+}
+
+static int jobs(struct store *store, int64_t batch, int64_t *at, int most, struct job *rows, int rows_max)
+{
+    struct sqlite_store *self = self_of(store);
+    sqlite3_stmt *s = use(self, JOBS);
+    int n = 0;
+
+    if (!s)
+        return 0;
+    sqlite3_bind_int64(s, 1, *at);
+    sqlite3_bind_int64(s, 2, *at + most);
+    sqlite3_bind_int64(s, 3, batch);
+    sqlite3_bind_int(s, 4, rows_max);
+    while (next_row(self, s))
+        column_job(s, &rows[n++]);
+    *at = n == rows_max ? rows[n - 1].seq : *at + most;
     return n;
 }
 
@@ -976,6 +1217,8 @@ static void column_entry(sqlite3_stmt *s, struct entry *entry)
     entry->position =
         sqlite3_column_type(s, 22) == SQLITE_NULL ? JOB_NO_POSITION : sqlite3_column_int64(s, 22);
     column_text(s, 23, entry->batch_name, sizeof entry->batch_name);
+    entry->cached_tokens = (uint32_t)sqlite3_column_int64(s, 24);
+    entry->purged_ms = sqlite3_column_int64(s, 25);
 }
 
 static int entries(struct store *store, const struct entry_query *query, struct entry *rows,
@@ -994,6 +1237,7 @@ static int entries(struct store *store, const struct entry_query *query, struct 
     if (query->by_position) {
         sqlite3_bind_int64(s, 1, query->from);
         sqlite3_bind_int64(s, 2, entry_key(query->queue, 0));
+        sqlite3_bind_int64(s, 5, query->over_gaps ? BATCH_POSITIONS_MAX : query->from + query->items_max);
     } else {
         sqlite3_bind_int64(s, 1, entry_key(query->queue, query->from));
         sqlite3_bind_int64(s, 2, entry_key(query->queue + 1, 0));
@@ -1006,7 +1250,7 @@ static int entries(struct store *store, const struct entry_query *query, struct 
         struct span data = column_span(s, 19);
 
         column_entry(s, entry);
-        if (query->by_position && entry->position != query->from + n)
+        if (query->by_position && !query->over_gaps && entry->position != query->from + n)
             break; /* one in between has not ended */
         if (n > 0 && bodies->size - start + data.size > query->bytes_max)
             break;
@@ -1020,6 +1264,51 @@ static int entries(struct store *store, const struct entry_query *query, struct 
         n++;
     }
     sqlite3_reset(s);
+    return n;
+}
+
+static int remains(struct store *store, int64_t queue, int64_t batch, int64_t after, struct remains *rows,
+                   int rows_max)
+{
+    struct sqlite_store *self = self_of(store);
+    sqlite3_stmt *s = use(self, batch ? REMAINS_OF_BATCH : REMAINS_OF_QUEUE);
+    int n = 0;
+
+    if (!s)
+        return 0;
+    sqlite3_bind_int64(s, 1, entry_key(queue, after));
+    sqlite3_bind_int64(s, 2, entry_key(queue + 1, 0));
+    sqlite3_bind_int(s, 3, rows_max);
+    if (batch)
+        sqlite3_bind_int64(s, 4, batch);
+    while (next_row(self, s))
+        rows[n++] = (struct remains){ .number = entry_number(sqlite3_column_int64(s, 0)),
+                                      .job = sqlite3_column_int64(s, 1),
+                                      .finished_ms = sqlite3_column_int64(s, 2),
+                                      .purged_ms = sqlite3_column_int64(s, 3),
+                                      .size = (uint32_t)sqlite3_column_int64(s, 4),
+                                      .request_size = (uint32_t)sqlite3_column_int64(s, 5),
+                                      .newest = sqlite3_column_int(s, 6) };
+    return n;
+}
+
+static int consumers(struct store *store, const char *queue, struct consumer_row *rows, int rows_max)
+{
+    struct sqlite_store *self = self_of(store);
+    sqlite3_stmt *s = use(self, CONSUMERS);
+    int n = 0;
+
+    if (!s)
+        return 0;
+    bind_text(s, 1, queue);
+    sqlite3_bind_int(s, 2, rows_max);
+    while (next_row(self, s)) {
+        column_text(s, 0, rows[n].batch, sizeof rows[n].batch);
+        column_text(s, 1, rows[n].consumer, sizeof rows[n].consumer);
+        rows[n].position = (uint64_t)sqlite3_column_int64(s, 2);
+        rows[n].moved_ms = sqlite3_column_int64(s, 3);
+        n++;
+    }
     return n;
 }
 
@@ -1111,8 +1400,9 @@ static void audit_jobs(struct sqlite_store *self, const char *batch_name, int64_
         slice->generations += generations;
         slice->unfinished += !ended;
         bytes += data.size;
-        if (sqlite3_column_type(s, 5) == SQLITE_NULL ||
-            span_crc32c(0, data) != (uint32_t)sqlite3_column_int64(s, 5)) {
+        if (sqlite3_column_type(s, 5) == SQLITE_NULL
+                ? sqlite3_column_int64(s, 7) == 0 /* it was not purged */
+                : span_crc32c(0, data) != (uint32_t)sqlite3_column_int64(s, 5)) {
             slice->corrupt++;
             fault(slice, "the request of job %s has a wrong checksum", id);
         }
@@ -1255,6 +1545,8 @@ static void tend(struct store *store, bool idle)
     if (!self->ballast_path || self->failed)
         return;
     room = bytes_free(self);
+    if (self->traces && idle && --self->traces == 0 && !checkpoint(self, SQLITE_CHECKPOINT_TRUNCATE))
+        self->traces = SCRUB_LOOKS;
     if (self->wal_pages >= (room < TIGHT_BYTES ? WAL_PAGES_TIGHT : idle ? WAL_PAGES_IDLE : WAL_PAGES_MAX))
         checkpoint(self, SQLITE_CHECKPOINT_PASSIVE);
     if ((self->tight || !self->ballast_there) && idle && ballast_make(self)) {
@@ -1273,6 +1565,7 @@ static void begin(struct store *store)
 
     self->redo_count = 0;
     self->bytes_pending = 0;
+    self->purge_now = false;
     arena_reset(&self->rows);
     if (s)
         run(self, s);
@@ -1311,6 +1604,19 @@ static void write_again(struct sqlite_store *self)
         write_once(self, &self->redo[i]);
 }
 
+/* Old pages that the WAL still holds, and those of the file that it has not replaced yet, hold what was erased. */
+static bool scrub(struct sqlite_store *self)
+{
+    if (!checkpoint(self, SQLITE_CHECKPOINT_TRUNCATE) && !self->failed) {
+        ballast_drop(self);
+        self->tight = true;
+        if (!checkpoint(self, SQLITE_CHECKPOINT_TRUNCATE))
+            fail(self, "erase what was purged");
+    }
+    self->traces = 0;
+    return !self->failed;
+}
+
 static enum store_outcome commit(struct store *store, struct err *err)
 {
     struct sqlite_store *self = self_of(store);
@@ -1319,8 +1625,11 @@ static enum store_outcome commit(struct store *store, struct err *err)
     /* Full: first what a checkpoint gives back, then the ballast.  The writes are data; they are simply done
      * again. */
     for (int try = 0;; try++) {
-        if (try_commit(self, &full))
-            return STORE_KEPT;
+        if (try_commit(self, &full)) {
+            if (!self->purge_now || scrub(self))
+                return STORE_KEPT;
+            break;
+        }
         if (!full)
             break;
         self->tight = true;
@@ -1558,7 +1867,7 @@ static bool open_database(struct sqlite_store *self, const struct store_options 
     if (rc == SQLITE_OK)
         rc = execute(self,
                      "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY;"
-                     "PRAGMA synchronous = FULL;");
+                     "PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;");
     if (rc != SQLITE_OK)
         return open_error(self, rc, err);
     if (!migrate(self, options->hall, err))
@@ -1631,6 +1940,7 @@ bool store_sqlite_open(struct store **out, const char *path, const struct store_
         .batch_get = batch_get,
         .batches = batches,
         .batch_last = batch_last,
+        .batch_pending = batch_pending,
         .batch_put = batch_put,
         .job_last = job_last,
         .job_named = job_named,
@@ -1643,11 +1953,17 @@ bool store_sqlite_open(struct store **out, const char *path, const struct store_
         .body = body,
         .ready = ready,
         .leased = leased,
+        .live = live,
+        .jobs = jobs,
         .due = due,
         .next_due = next_due,
         .first_unfinished = first_unfinished,
         .entry_add = entry_add,
         .entry_flag = entry_flag,
+        .entry_purge = entry_purge,
+        .purge_now = purge_now,
+        .remains = remains,
+        .consumers = consumers,
         .entries = entries,
         .cursor_get = cursor_get,
         .cursor_put = cursor_put,

@@ -158,20 +158,26 @@ static void publish_map(struct core *core, struct effects *effects)
  * the new broker first. */
 void workers_restore(struct core *core)
 {
-    int64_t after = 0;
+    struct job last;
     int n, restored = 0;
+    bool any = false;
 
     do {
-        n = core->store->leased(core->store, after, core->scratch,
+        n = core->store->leased(core->store, any ? &last : NULL, core->scratch,
                                 (int)(sizeof core->scratch / sizeof *core->scratch));
         for (int i = 0; i < n; i++) {
             struct job *job = &core->scratch[i];
             struct worker *worker = worker_named(core, job->worker);
+            const struct batch *batch = books_batch_id(&core->books, job->batch);
             struct lease lease = { .fence = job_fence(job),
                                    .size = job->size,
+                                   .batch = job->batch,
                                    .deadline_ms = core->now.mono_ms + 2 * core->config.lease_ms };
 
-            after = (int64_t)job->band << 60 | job->seq;
+            last = *job;
+            any = true;
+            if (batch && batch->row.cancel_pending)
+                continue; /* nobody has it any more; its entry will follow */
             if (!worker && !(worker = worker_new(core))) {
                 jobs_forsake(core, job); /* more names than a hall has workers */
                 continue;

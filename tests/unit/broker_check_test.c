@@ -76,7 +76,7 @@ static void test_submit_fields_are_checked(void **state)
     m.batch = letters(128);
     SUBMIT(0, NULL);
     m.batch_total = 0;
-    SUBMIT(0, "submit.batch_total is 0");
+    SUBMIT(0, NULL); /* it grows with what comes */
     m.batch_total = 10000001;
     SUBMIT(0, "submit.batch_total is 10000001");
     m.batch_total = 10000000;
@@ -97,6 +97,10 @@ static void test_submit_fields_are_checked(void **state)
     JOB(bad.custom_id = letters(513), "submit.job[3].custom_id has 513 bytes");
     JOB(bad.endpoint = letters(64), "submit.job[3].endpoint has 64 bytes");
     JOB(bad.position = 10000000, "submit.job[3].position 10000000 is not below batch_total 10000000");
+    JOB(bad.position = UINT32_MAX, NULL); /* none */
+    JOB(bad.deadline_ms = -1, "submit.job[3].deadline_ms");
+    JOB(bad.not_before_ms = INT64_MAX, "submit.job[3].not_before_ms");
+    JOB(bad.ready_ttl_ms = UINT64_MAX, "submit.job[3].ready_ttl_ms");
     JOB(bad.priority = 3, "submit.job[3].priority");
     JOB(bad.status_code = 1000, "submit.job[3].status_code");
     JOB(bad.custom_id = letters(512), NULL);
@@ -112,16 +116,41 @@ static void test_other_messages_of_clients_are_checked(void **state)
     Moothall__Ping ping = MOOTHALL__PING__INIT;
     Moothall__Pong pong = MOOTHALL__PONG__INIT;
     Moothall__Welcome welcome = MOOTHALL__WELCOME__INIT;
-    static char q[] = "q", control[] = "\x7f";
+    Moothall__Cancel cancel = MOOTHALL__CANCEL__INIT;
+    Moothall__Retry retry = MOOTHALL__RETRY__INIT;
+    Moothall__Purge purge = MOOTHALL__PURGE__INIT;
+    Moothall__QueueSet queue_set = MOOTHALL__QUEUE_SET__INIT;
+    Moothall__State states[] = { MOOTHALL__STATE__FAILED, MOOTHALL__STATE__DEAD, MOOTHALL__STATE__CANCELLED,
+                                 MOOTHALL__STATE__EXPIRED, MOOTHALL__STATE__DONE };
+    static char q[] = "q", control[] = "\x7f", *names[257];
 
     (void)state;
+    for (int i = 0; i < 257; i++)
+        names[i] = q;
     expect(MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, 0, "fetch.queue is empty");
     fetch.queue = q;
     expect(MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, 0, NULL);
     expect(MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, 1, "payload is not empty");
     fetch.order = MOOTHALL__ORDER__POSITION;
     expect(MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, 0, "fetch.batch is empty");
-    fetch.order = (Moothall__Order)2;
+    fetch.order = MOOTHALL__ORDER__NAMED;
+    expect(MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, 0, "fetch.batch is empty");
+    fetch.batch = q;
+    expect(MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, 0, "fetch.job is empty; NAMED wants");
+    fetch.job = names;
+    fetch.n_job = 256;
+    expect(MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, 0, NULL);
+    fetch.order = MOOTHALL__ORDER__POSITION;
+    expect(MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, 0, "fetch.job is of the order NAMED only");
+    fetch.order = MOOTHALL__ORDER__NAMED;
+    fetch.n_job = 257;
+    expect(MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, 0, "fetch.job has 257 ids");
+    fetch.n_job = 3;
+    names[2] = control;
+    expect(MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, 0, "fetch.job is not 1 to 64 characters");
+    names[2] = q;
+    fetch.n_job = 0;
+    fetch.order = (Moothall__Order)3;
     expect(MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, 0, "fetch.order");
     fetch.order = MOOTHALL__ORDER__COMPLETION;
     fetch.from = UINT64_MAX;
@@ -143,6 +172,40 @@ static void test_other_messages_of_clients_are_checked(void **state)
     expect(MOOTHALL__ENVELOPE__BODY_CURSOR_SET, &set, 0, "cursor_set.position");
     status.batch = control;
     expect(MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &status, 0, "status_ask.batch holds a control");
+    expect(MOOTHALL__ENVELOPE__BODY_CANCEL, &cancel, 0, "cancel.queue is empty");
+    cancel.queue = q;
+    expect(MOOTHALL__ENVELOPE__BODY_CANCEL, &cancel, 0, "cancel.batch is empty");
+    cancel.batch = q;
+    expect(MOOTHALL__ENVELOPE__BODY_CANCEL, &cancel, 0, NULL);
+    cancel.job = names;
+    cancel.n_job = 257;
+    expect(MOOTHALL__ENVELOPE__BODY_CANCEL, &cancel, 0, "cancel.job has 257 ids");
+    cancel.n_job = 256;
+    cancel.reason = letters(201);
+    expect(MOOTHALL__ENVELOPE__BODY_CANCEL, &cancel, 0, "cancel.reason has 201 bytes");
+    expect(MOOTHALL__ENVELOPE__BODY_RETRY, &retry, 0, "retry.queue is empty");
+    retry.queue = retry.batch = q;
+    retry.state = states;
+    retry.n_state = 4;
+    expect(MOOTHALL__ENVELOPE__BODY_RETRY, &retry, 0, NULL);
+    retry.n_state = 5;
+    expect(MOOTHALL__ENVELOPE__BODY_RETRY, &retry, 0, "retry.state is not");
+    retry.n_state = 0;
+    retry.after = UINT64_MAX;
+    expect(MOOTHALL__ENVELOPE__BODY_RETRY, &retry, 0, "retry.after");
+    expect(MOOTHALL__ENVELOPE__BODY_PURGE, &purge, 0, "purge.queue is empty");
+    purge.queue = q;
+    purge.older_than_ms = UINT64_MAX;
+    expect(MOOTHALL__ENVELOPE__BODY_PURGE, &purge, 0, NULL);
+    purge.after = UINT64_MAX;
+    expect(MOOTHALL__ENVELOPE__BODY_PURGE, &purge, 0, "purge.after");
+    expect(MOOTHALL__ENVELOPE__BODY_QUEUE_SET, &queue_set, 0, "queue_set.queue is empty");
+    queue_set.queue = q;
+    expect(MOOTHALL__ENVELOPE__BODY_QUEUE_SET, &queue_set, 0, NULL);
+    queue_set.retention_ms = UINT64_MAX;
+    expect(MOOTHALL__ENVELOPE__BODY_QUEUE_SET, &queue_set, 0, "queue_set.retention_ms");
+    queue_set.pause = (Moothall__QueueSet__Pause)3;
+    expect(MOOTHALL__ENVELOPE__BODY_QUEUE_SET, &queue_set, 0, "queue_set.pause");
     audit.after = UINT64_MAX;
     expect(MOOTHALL__ENVELOPE__BODY_AUDIT_ASK, &audit, 0, "audit_ask.after");
     expect(MOOTHALL__ENVELOPE__BODY_PING, &ping, 0, NULL);
@@ -301,6 +364,9 @@ static void test_random_messages_that_pass_leave_the_store_sound(void **state)
         MOOTHALL__ENVELOPE__BODY_RESULT,     MOOTHALL__ENVELOPE__BODY_RESULT,
         MOOTHALL__ENVELOPE__BODY_HEARTBEAT,  MOOTHALL__ENVELOPE__BODY_SEATED,
         MOOTHALL__ENVELOPE__BODY_SEATED,     MOOTHALL__ENVELOPE__BODY_RELEASE,
+        MOOTHALL__ENVELOPE__BODY_CANCEL,     MOOTHALL__ENVELOPE__BODY_RETRY,
+        MOOTHALL__ENVELOPE__BODY_RETRY,      MOOTHALL__ENVELOPE__BODY_PURGE,
+        MOOTHALL__ENVELOPE__BODY_QUEUE_SET,
     };
     struct core_config config = core_config_default();
     struct store_options options = { .hall = 1 };
@@ -340,6 +406,8 @@ static void test_random_messages_that_pass_leave_the_store_sound(void **state)
             payload = 0;
             for (size_t i = 0; i < e.submit->n_job; i++) {
                 e.submit->job[i]->size = (uint32_t)draw(50);
+                if (draw(8)) /* a random time has passed, or never comes */
+                    e.submit->job[i]->not_before_ms = e.submit->job[i]->deadline_ms = 0;
                 payload += e.submit->job[i]->size;
             }
             e.submit->batch_total |= 8;
@@ -361,6 +429,11 @@ static void test_random_messages_that_pass_leave_the_store_sound(void **state)
             e.hello->fingerprint.data = (uint8_t *)text;
             e.hello->fingerprint.len = 32;
         }
+        /* A hall whose queues are all paused and whose batches are all cancelled would prove little. */
+        if (kind == MOOTHALL__ENVELOPE__BODY_QUEUE_SET && draw(4))
+            e.queue_set->pause = MOOTHALL__QUEUE_SET__PAUSE__RESUME;
+        if (kind == MOOTHALL__ENVELOPE__BODY_CANCEL && e.cancel->n_job == 0 && draw(4))
+            continue;
         if (kind == MOOTHALL__ENVELOPE__BODY_RESULT)
             e.result->fence = fence[draw(16)];
         if (kind == MOOTHALL__ENVELOPE__BODY_SEATED)

@@ -30,7 +30,7 @@ static void refill_from(struct window *window, const bool *ready, int64_t jobs)
     for (int64_t seq = after + 1; seq < jobs && n < WINDOW_MAX / 2; seq++)
         if (ready[seq])
             rows[n++] = (struct waiting){ .seq = seq, .size = 1 };
-    window_refill(window, rows, n, WINDOW_MAX / 2);
+    window_refill(window, rows, n, n ? rows[n - 1].seq : after, n < WINDOW_MAX / 2);
 }
 
 /* Oldest first, also those that come back. */
@@ -39,7 +39,7 @@ static void test_window_gives_the_oldest_first(void **state)
     struct window *window = window_new();
 
     (void)state;
-    window_refill(window, NULL, 0, 10); /* the store has nothing: from now on every ready job passes here */
+    window_refill(window, NULL, 0, 0, true); /* the store has nothing: from now on every ready job passes here */
     offer(window, 5);
     offer(window, 9);
     offer(window, 7);
@@ -63,8 +63,8 @@ static void test_window_that_is_not_whole_leaves_the_young_to_the_store(void **s
     offer(window, 50);
     CHECK(window->count == 0);
     CHECK(window_wants(window, &after) && after == 0);
-    window_refill(window, (struct waiting[]){ { .seq = 10 }, { .seq = 20 } }, 2, 2);
-    CHECK(!window->whole); /* as many as were asked for: there may be more */
+    window_refill(window, (struct waiting[]){ { .seq = 10 }, { .seq = 20 } }, 2, 20, false);
+    CHECK(!window->whole);
     offer(window, 50);
     CHECK(window->count == 2);
     offer(window, 15);
@@ -126,7 +126,7 @@ static void test_window_that_is_full_keeps_the_older(void **state)
     struct window *window = window_new();
 
     (void)state;
-    window_refill(window, NULL, 0, 1);
+    window_refill(window, NULL, 0, 0, true);
     for (int64_t seq = 10; seq < 10 + WINDOW_MAX; seq++)
         offer(window, seq);
     CHECK(window->count == WINDOW_MAX && window->whole);
@@ -139,6 +139,66 @@ static void test_window_that_is_full_keeps_the_older(void **state)
     free(window);
 }
 
+/* Ready jobs that may not be leased are read past once, not at every look. */
+static void test_window_goes_on_behind_jobs_that_are_left_out(void **state)
+{
+    struct window *window = window_new();
+    int64_t after;
+
+    (void)state;
+    window_refill(window, NULL, 0, 1000, false); /* a thousand of a batch that is being cancelled */
+    CHECK(window_wants(window, &after) && after == 1000);
+    offer(window, 500); /* another batch's, lost by its worker */
+    CHECK(window->count == 1);
+    offer(window, 1500);
+    CHECK(window->count == 1);
+    window_remove(window, 500);
+    CHECK(window_wants(window, &after) && after == 1000);
+    window_refill(window, (struct waiting[]){ { .seq = 1500 } }, 1, 1500, true);
+    offer(window, 1600);
+    CHECK(window->count == 2);
+    free(window);
+}
+
+/* After a cancel nothing of the batch is in reach of a worker. */
+static void test_window_lets_go_of_a_batch(void **state)
+{
+    struct window *window = window_new();
+
+    (void)state;
+    window_refill(window, NULL, 0, 0, true);
+    for (int64_t seq = 1; seq <= 100; seq++)
+        window_offer(window, (struct waiting){ .seq = seq, .batch = seq % 3 });
+    window_remove(window, 1);
+    window_remove_batch(window, 2);
+    CHECK(window->count == 66);
+    for (size_t i = 0; i < window->count; i++)
+        CHECK(window_at(window, i)->batch != 2 && (i == 0 || window_at(window, i)->seq > window_at(window, i - 1)->seq));
+    window_remove_batch(window, 0);
+    window_remove_batch(window, 1);
+    CHECK(window->count == 0 && window->whole);
+    free(window);
+}
+
+/* More than there is room for: the youngest stay in the store, and are read again. */
+static void test_window_takes_no_more_than_it_has_room_for(void **state)
+{
+    enum { MANY = WINDOW_MAX + 100 };
+    struct window *window = window_new();
+    struct waiting *rows = calloc(MANY, sizeof *rows);
+
+    (void)state;
+    CHECK(rows != NULL);
+    for (int i = 0; i < MANY; i++)
+        rows[i].seq = i + 1;
+    window_refill(window, rows, MANY, MANY, true);
+    CHECK(window->count == WINDOW_MAX && !window->whole && window->seen == WINDOW_MAX);
+    offer(window, MANY + 1);
+    CHECK(window->count == WINDOW_MAX);
+    free(rows);
+    free(window);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -146,6 +206,9 @@ int main(void)
         cmocka_unit_test(test_window_that_is_not_whole_leaves_the_young_to_the_store),
         cmocka_unit_test(test_window_of_many_jobs_gives_each_once_and_in_order),
         cmocka_unit_test(test_window_that_is_full_keeps_the_older),
+        cmocka_unit_test(test_window_goes_on_behind_jobs_that_are_left_out),
+        cmocka_unit_test(test_window_lets_go_of_a_batch),
+        cmocka_unit_test(test_window_takes_no_more_than_it_has_room_for),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
