@@ -46,6 +46,7 @@ static inline uint32_t dfa_step(const struct dfa *dfa, uint32_t state, uint8_t b
 }
 
 bool dfa_matches(const struct dfa *dfa, struct span bytes);
+bool dfa_equal(const struct dfa *a, const struct dfa *b); /* the same language */
 static inline bool dfa_is_empty(const struct dfa *dfa)
 {
     return dfa->start == 0;
