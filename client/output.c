@@ -17,7 +17,7 @@
 enum {
     ITEMS_MAX = 256,
     BYTES_MAX = 4 << 20,
-    PENDING_MAX = 4 << 20, /* written to the file when it is larger */
+    PENDING_MAX = 256 << 10, /* written to the file when it is larger */
     KEEP_EVERY_MS = 500,   /* an fsync and a cursor: not for every entry */
 };
 
