@@ -406,8 +406,11 @@ static void test_random_messages_that_pass_leave_the_store_sound(void **state)
             payload = 0;
             for (size_t i = 0; i < e.submit->n_job; i++) {
                 e.submit->job[i]->size = (uint32_t)draw(50);
-                if (draw(8)) /* a random time has passed, or never comes */
+                e.submit->job[i]->refused = draw(4) == 0;
+                if (draw(8)) { /* a random time has passed, or never comes */
                     e.submit->job[i]->not_before_ms = e.submit->job[i]->deadline_ms = 0;
+                    e.submit->job[i]->ready_ttl_ms = 0;
+                }
                 payload += e.submit->job[i]->size;
             }
             e.submit->batch_total |= 8;
