@@ -1,0 +1,395 @@
+#include "worker/model/schema.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "worker/model/schema_form.h"
+
+enum { MAKER_DEPTH_MAX = 64 }; /* of calls; what lies deeper waits in the queue */
+
+struct maker {
+    struct form form;
+    struct grammar_builder *builder;
+    struct dfa *any_key; /* all JSON strings */
+    uint32_t *queue;     /* meets that have been promised */
+    uint32_t queue_count, queue_done;
+    struct err *err;
+};
+
+static bool no_memory(struct err *err)
+{
+    return err_set(err, ERR_IO, "no memory");
+}
+
+static struct dfa *copy_of(const struct dfa *dfa)
+{
+    struct dfa *copy = malloc(sizeof *copy);
+    size_t cells = (size_t)dfa->count * dfa->classes;
+
+    if (!copy)
+        return NULL;
+    *copy = *dfa;
+    copy->next = malloc(cells * sizeof *copy->next);
+    copy->accepts = malloc(dfa->count);
+    if (!copy->next || !copy->accepts) {
+        dfa_free(copy);
+        return NULL;
+    }
+    memcpy(copy->next, dfa->next, cells * sizeof *copy->next);
+    memcpy(copy->accepts, dfa->accepts, dfa->count);
+    return copy;
+}
+
+static bool make(struct maker *m, uint32_t meet, int depth, grammar_node *node);
+
+/* ---- parts that are regular ------------------------------------------------------------------------------------ */
+
+struct parts { /* at most one a shape, and one for all words */
+    struct dfa **dfa; /* of what is written, owned */
+    size_t dfa_count;
+    grammar_node *node;
+    size_t node_count;
+};
+
+/* null, true, false and the values that are listed. */
+static bool add_words(struct maker *m, const struct meet *meet, struct parts *parts)
+{
+    const struct source *source = &m->form.tree->source;
+    struct buf text = { 0 };
+    size_t count = 0, *end = malloc((meet->value_count + 3) * sizeof *end);
+    struct span *word = malloc((meet->value_count + 3) * sizeof *word);
+    bool ok = end && word;
+
+    for (uint32_t i = 0; ok && i < meet->value_count; i++) {
+        ok = source_spell(source, meet->value[i], &text);
+        end[count++] = text.size;
+    }
+    for (uint32_t i = 0; ok && i < meet->shape_count; i++) {
+        enum schema_type type = m->form.shape[meet->shape[i]]->type;
+
+        if (type == TYPE_NULL) {
+            ok = buf_text(&text, "null");
+            end[count++] = text.size;
+        } else if (type == TYPE_BOOLEAN) {
+            ok = buf_text(&text, "false");
+            end[count++] = text.size;
+            ok = ok && buf_text(&text, "true");
+            end[count++] = text.size;
+        }
+    }
+    if (!ok)
+        no_memory(m->err);
+    for (size_t i = 0; ok && i < count; i++) {
+        size_t from = i > 0 ? end[i - 1] : 0;
+
+        word[i] = span_of(text.data + from, end[i] - from);
+    }
+    if (ok && count > 0) {
+        ok = dfa_texts(&parts->dfa[parts->dfa_count], word, count, m->err);
+        if (!ok) {
+            char pointer[TREE_POINTER_MAX];
+
+            err_wrap(m->err, "%s: its values", tree_pointer(m->form.tree, meet->count > 0 ? meet->id[0] & ~FORM_OWN : SCHEMA_ROOT, NULL, pointer));
+        } else {
+            ok = form_charge(&m->form, parts->dfa[parts->dfa_count++], m->err);
+        }
+    }
+    buf_fini(&text);
+    free(word);
+    free(end);
+    return ok;
+}
+
+/* One automaton of them all, so that no byte of them leaves two ways open; where that would be too large, one for each. */
+static bool join_regular(struct maker *m, struct parts *parts)
+{
+    while (parts->dfa_count > 0) {
+        struct dfa *one = parts->dfa[--parts->dfa_count];
+
+        while (parts->dfa_count > 0) {
+            struct dfa *both;
+
+            if (one->count + parts->dfa[parts->dfa_count - 1]->count > FORM_JOIN_MAX ||
+                !dfa_union(&both, one, parts->dfa[parts->dfa_count - 1], NULL))
+                break;
+            dfa_free(one);
+            dfa_free(parts->dfa[--parts->dfa_count]);
+            one = both;
+        }
+        if (!form_charge(&m->form, one, m->err)) {
+            dfa_free(one);
+            return false;
+        }
+        parts->node[parts->node_count++] = grammar_regular(m->builder, one);
+    }
+    return true;
+}
+
+/* ---- shapes ----------------------------------------------------------------------------------------------------- */
+
+static bool make_array(struct maker *m, const struct shape *shape, int depth, grammar_node *node)
+{
+    grammar_node *prefix = malloc((shape->prefix_count + 1) * sizeof *prefix);
+    struct grammar_array array = { .prefix = prefix, .prefix_count = shape->prefix_count, .low = shape->low, .high = shape->high };
+    bool ok = prefix || no_memory(m->err);
+
+    for (uint32_t i = 0; ok && i < shape->prefix_count; i++)
+        ok = make(m, shape->prefix[i], depth, &prefix[i]);
+    if (ok && shape->high > shape->prefix_count)
+        ok = make(m, shape->items, depth, &array.items);
+    if (ok)
+        *node = grammar_array(m->builder, &array);
+    free(prefix);
+    return ok;
+}
+
+/* Keys that other properties can have. */
+static bool other_keys(struct maker *m, const struct span *key, size_t count, struct dfa **keys)
+{
+    struct dfa *texts = NULL, *declared = NULL;
+    bool ok = true;
+
+    if (!m->any_key)
+        ok = dfa_any_text(&texts, m->err) && dfa_spell(&m->any_key, texts, m->err);
+    ok = ok && dfa_texts(&declared, key, count, m->err) && dfa_subtract(keys, m->any_key, declared, m->err);
+    dfa_free(texts);
+    dfa_free(declared);
+    return ok && form_charge(&m->form, *keys, m->err);
+}
+
+static bool make_object(struct maker *m, const struct shape *shape, int depth, grammar_node *node)
+{
+    size_t count = shape->property_count;
+    struct grammar_property *property = malloc((count + 1) * sizeof *property);
+    struct span *key = malloc((count + 1) * sizeof *key);
+    size_t *end = malloc((count + 1) * sizeof *end);
+    struct buf text = { 0 };
+    struct dfa *keys = NULL;
+    struct grammar_object object = { .property = property, .property_count = count };
+    bool ok = (property && key && end) || no_memory(m->err);
+
+    for (size_t i = 0; ok && i < count; i++) {
+        ok = source_spell_text(span_text(shape->property[i].name), &text) || no_memory(m->err);
+        end[i] = text.size;
+    }
+    for (size_t i = 0; ok && i < count; i++) {
+        size_t from = i > 0 ? end[i - 1] : 0;
+
+        key[i] = span_of(text.data + from, end[i] - from);
+        property[i] = (struct grammar_property){ .key = key[i], .required = shape->property[i].required };
+        ok = make(m, shape->property[i].meet, depth, &property[i].value);
+    }
+    if (ok && shape->other != FORM_NONE) {
+        ok = form_settle(&m->form, shape->other, m->err);
+        if (ok && !m->form.meet[shape->other]->empty) {
+            ok = make(m, shape->other, depth, &object.other_value) && other_keys(m, key, count, &keys);
+            object.other_key = keys;
+        }
+    }
+    if (ok)
+        *node = grammar_object(m->builder, &object);
+    dfa_free(keys);
+    buf_fini(&text);
+    free(end);
+    free(key);
+    free(property);
+    return ok;
+}
+
+/* Adds the shape to the parts of a meet. */
+static bool add_shape(struct maker *m, struct shape *shape, int depth, struct parts *parts)
+{
+    struct dfa *written = NULL;
+    bool ok = true;
+
+    if (shape->empty || shape->type == TYPE_NULL || shape->type == TYPE_BOOLEAN)
+        return true;
+    if (shape->type == TYPE_NUMBER || (shape->type == TYPE_STRING && shape->texts)) {
+        if (shape->type == TYPE_NUMBER)
+            ok = (written = copy_of(shape->texts)) || no_memory(m->err);
+        else
+            ok = dfa_spell(&written, shape->texts, m->err);
+        if (ok)
+            parts->dfa[parts->dfa_count++] = written;
+        return ok && form_charge(&m->form, written, m->err);
+    }
+    if (!shape->node) { /* NULL is an error met by the builder, which will say it */
+        if (shape->type == TYPE_STRING)
+            shape->node = grammar_string(m->builder, shape->low, shape->high);
+        else
+            ok = shape->type == TYPE_ARRAY ? make_array(m, shape, depth, &shape->node)
+                                           : make_object(m, shape, depth, &shape->node);
+    }
+    if (ok)
+        parts->node[parts->node_count++] = shape->node;
+    return ok;
+}
+
+static bool make_parts(struct maker *m, struct meet *meet, int depth, grammar_node *node)
+{
+    struct parts parts = { 0 };
+    bool ok;
+
+    parts.dfa = malloc((meet->shape_count + 1) * sizeof(struct dfa *));
+    parts.node = malloc((meet->shape_count + 1) * sizeof *parts.node);
+    ok = (parts.dfa && parts.node) || no_memory(m->err);
+    ok = ok && add_words(m, meet, &parts);
+    for (uint32_t i = 0; ok && i < meet->shape_count; i++)
+        ok = add_shape(m, m->form.shape[meet->shape[i]], depth + 1, &parts);
+    ok = ok && join_regular(m, &parts);
+    if (ok)
+        *node = parts.node_count == 0   ? grammar_nothing(m->builder)
+                : parts.node_count == 1 ? parts.node[0]
+                                        : grammar_choice(m->builder, parts.node, parts.node_count);
+    for (size_t i = 0; i < parts.dfa_count; i++)
+        dfa_free(parts.dfa[i]);
+    free(parts.dfa);
+    free(parts.node);
+    return ok;
+}
+
+/* ---- meets -------------------------------------------------------------------------------------------------------- */
+
+/* depth: of calls. A meet that is being made, or lies too deep, is promised and defined later. */
+static bool make(struct maker *m, uint32_t index, int depth, grammar_node *node)
+{
+    struct meet *meet = m->form.meet[index];
+    bool ok;
+
+    if (meet->node || meet->reserved) {
+        *node = meet->node ? meet->node : meet->reserved;
+        return true;
+    }
+    if (meet->making || depth > MAKER_DEPTH_MAX) {
+        *node = meet->reserved = grammar_reserve(m->builder);
+        if (!meet->making)
+            m->queue[m->queue_count++] = index;
+        return true;
+    }
+    if (!form_settle(&m->form, index, m->err))
+        return false;
+    meet->making = true;
+    ok = make_parts(m, meet, depth, &meet->node);
+    meet->making = false;
+    if (ok && meet->reserved)
+        grammar_define(m->builder, meet->reserved, meet->node);
+    *node = meet->node;
+    return ok;
+}
+
+static bool make_all(struct maker *m, uint32_t root, grammar_node *node)
+{
+    if (!make(m, root, 0, node))
+        return false;
+    while (m->queue_done < m->queue_count) {
+        uint32_t index = m->queue[m->queue_done++];
+        struct meet *meet = m->form.meet[index];
+
+        if (!form_settle(&m->form, index, m->err))
+            return false;
+        meet->making = true;
+        if (!make_parts(m, meet, 0, &meet->node))
+            return false;
+        meet->making = false;
+        grammar_define(m->builder, meet->reserved, meet->node);
+    }
+    return true;
+}
+
+/* ---- what never ends ------------------------------------------------------------------------------------------------ */
+
+/* The first part that must be there and does not end, or FORM_NONE. */
+static uint32_t endless_part(const struct form *form, const struct shape *shape)
+{
+    if (shape->type == TYPE_ARRAY) {
+        for (uint32_t i = 0; i < shape->low && i < shape->prefix_count; i++)
+            if (!form->meet[shape->prefix[i]]->ends)
+                return shape->prefix[i];
+        if (shape->low > shape->prefix_count && !form->meet[shape->items]->ends)
+            return shape->items;
+    } else if (shape->type == TYPE_OBJECT) {
+        for (uint32_t i = 0; i < shape->property_count; i++)
+            if (shape->property[i].required && !form->meet[shape->property[i].meet]->ends)
+                return shape->property[i].meet;
+    }
+    return FORM_NONE;
+}
+
+static bool ends(const struct form *form, const struct meet *meet)
+{
+    if (meet->value_count > 0 || meet->state == FORM_NEW) /* one that was not looked at stands where nothing needs it */
+        return true;
+    for (uint32_t i = 0; i < meet->shape_count; i++)
+        if (!form->shape[meet->shape[i]]->empty && endless_part(form, form->shape[meet->shape[i]]) == FORM_NONE)
+            return true;
+    return false;
+}
+
+/* Recursion that has no end: an object that requires itself.  The compiler of the grammar would see it too, but here it has a
+ * pointer. */
+static bool check_ends(struct maker *m, uint32_t root)
+{
+    struct form *form = &m->form;
+    bool changed = true;
+    uint32_t at = root;
+
+    while (changed) {
+        changed = false;
+        for (uint32_t i = form->meet_count; i > 0; i--) { /* parts come after what they are part of */
+            struct meet *meet = form->meet[i - 1];
+
+            if (!meet->ends && ends(form, meet))
+                meet->ends = changed = true;
+        }
+    }
+    for (uint32_t step = 0; !form->meet[root]->ends && step < form->meet_count; step++) { /* far enough to stand in the circle */
+        const struct meet *meet = form->meet[at];
+
+        for (uint32_t i = 0; i < meet->shape_count; i++)
+            if (!form->shape[meet->shape[i]]->empty) {
+                at = endless_part(form, form->shape[meet->shape[i]]);
+                break;
+            }
+        if (form->meet[at]->empty)
+            break;
+    }
+    if (form->meet[root]->ends)
+        return true;
+    return tree_error(form->tree, form->meet[at]->count > 0 ? form->meet[at]->id[0] & ~FORM_OWN : SCHEMA_ROOT, NULL, ERR_INPUT,
+                      m->err, "no value of it ever ends: it requires itself without end");
+}
+
+/* ---- the whole -------------------------------------------------------------------------------------------------------- */
+
+bool schema_read(struct grammar_builder *builder, struct span text, const struct schema_options *options, grammar_node *root,
+                 struct err *err)
+{
+    struct maker m = { .builder = builder, .err = err };
+    const uint32_t whole = SCHEMA_ROOT;
+    struct tree tree;
+    uint32_t meet;
+    bool ok;
+
+    *root = 0;
+    if (!tree_read(&tree, text, err))
+        return err_wrap(err, "JSON schema");
+    if (!form_init(&m.form, &tree, options && options->closed, err)) {
+        tree_fini(&tree);
+        return err_wrap(err, "JSON schema");
+    }
+    m.queue = malloc(SCHEMA_NODES_MAX * sizeof *m.queue);
+    ok = (m.queue || no_memory(err)) && form_meet(&m.form, &whole, 1, &meet, err) && form_settle(&m.form, meet, err);
+    if (ok && m.form.meet[meet]->empty) {
+        const struct why *why = &m.form.meet[meet]->why;
+
+        ok = tree_error(&tree, why->id, why->keyword, ERR_INPUT, err, "%s", why->text);
+    }
+    ok = ok && make_all(&m, meet, root) && check_ends(&m, meet);
+    if (!ok)
+        *root = 0;
+    dfa_free(m.any_key);
+    free(m.queue);
+    form_fini(&m.form);
+    tree_fini(&tree);
+    return ok || err_wrap(err, "JSON schema");
+}
