@@ -70,9 +70,25 @@ static bool no_room(struct request_fault *fault)
                              "the request needs more memory than it may take");
 }
 
-static int write_bytes(const char *bytes, size_t size, void *buf)
+/* jansson does not look at what writing a key gave, so a bound that was met must stay met. */
+struct sink {
+    struct buf *out;
+    bool full;
+};
+
+static int write_bytes(const char *bytes, size_t size, void *arg)
 {
-    return buf_add(buf, bytes, size) ? 0 : -1;
+    struct sink *sink = arg;
+
+    sink->full = sink->full || !buf_add(sink->out, bytes, size);
+    return sink->full ? -1 : 0;
+}
+
+static bool write_json(struct buf *out, const json_t *v, size_t flags)
+{
+    struct sink sink = { .out = out };
+
+    return json_dump_callback(v, write_bytes, &sink, JSON_COMPACT | JSON_ENCODE_ANY | flags) == 0 && !sink.full;
 }
 
 static const char *found(const json_t *v)
@@ -606,7 +622,7 @@ static bool write_ordered(struct buf *out, const json_t *v)
         }
         return buf_text(out, text) && (strpbrk(text, ".e") || buf_text(out, ".0"));
     default:
-        return json_dump_callback(v, write_bytes, out, JSON_COMPACT | JSON_ENCODE_ANY) == 0;
+        return write_json(out, v, 0);
     }
 }
 
@@ -1142,8 +1158,7 @@ static bool write_canonical(struct buf *out, const json_t *v, int depth, unsigne
             return write_ordered(out, v);
     /* 17 digits give every number back exactly, whatever jansson's own default is. */
     if (!on || !json_is_object(v))
-        return json_dump_callback(v, write_bytes, out,
-                                  JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17)) == 0;
+        return write_json(out, v, JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
     keys = malloc((json_object_size(v) + 1) * sizeof *keys);
     if (!keys)
         return false;
