@@ -23,7 +23,7 @@ ONLY_IN = {
     "sqlite3.h": ["broker/store_sqlite.c"],
     "yaml.h": ["base/yaml_fields.c"],
     "pcre2.h": ["worker/model/"],
-    "utf8proc.h": ["worker/model/"],
+    "utf8proc.h": ["worker/model/", "client/unicode.c"],
     "cuda_runtime.h": ["kernels/cuda/"],
 }
 

@@ -1,0 +1,308 @@
+#include "client/encoding.h"
+
+#include <string.h>
+
+#include "client/unicode.h"
+
+/* ---- UTF-16 and UTF-32 ------------------------------------------------------------------------------------- */
+
+/* Does the sample decode into characters that exist, with something in it that separates words or lines?  Bytes that are
+ * anything else meet an unassigned character soon. */
+static bool is_wide(struct span s, int unit, bool little)
+{
+    size_t units = s.size / (size_t)unit, marks = 0, known = 0;
+    uint32_t high = 0;
+
+    if (units < 2)
+        return false;
+    for (size_t i = 0; i < units; i++) {
+        const uint8_t *p = s.data + i * (size_t)unit;
+        uint32_t c = 0;
+
+        for (int k = 0; k < unit; k++)
+            c = c << 8 | p[little ? unit - 1 - k : k];
+        if (unit == 2 && c >= 0xd800 && c < 0xdc00) {
+            if (high)
+                return false;
+            high = c;
+            continue;
+        }
+        if (unit == 2 && c >= 0xdc00 && c < 0xe000) {
+            if (!high)
+                return false;
+            c = 0x10000 + ((high - 0xd800) << 10) + (c - 0xdc00);
+            high = 0;
+        } else if (high) {
+            return false;
+        }
+        if ((c < 0x20 && !(c >= '\t' && c <= '\r') && c != 0x1b) || (c >= 0x7f && c < 0xa0 && c != 0x85))
+            return false;
+        if (!unicode_is_assigned(c) && c != 0xfeff)
+            return false;
+        marks += c == ' ' || c == '\n' || c == 0x3000 || c == 0x3001 || c == 0x3002 || c == '.';
+        known += c < 0x3100 || (c >= 0x4e00 && c <= 0x9fff) || (c >= 0xac00 && c <= 0xd7a3);
+    }
+    return known * 10 >= units * 9 && (marks > 0 || units < 16);
+}
+
+/* ---- one or two bytes a character -------------------------------------------------------------------------- */
+
+static bool in(uint8_t c, uint8_t from, uint8_t to)
+{
+    return c >= from && c <= to;
+}
+
+static bool is_shift_jis(struct span s)
+{
+    size_t wide = 0, kana = 0, half = 0;
+
+    for (size_t i = 0; i < s.size; i++) {
+        uint8_t a = s.data[i], b;
+
+        if (a < 0x80)
+            continue;
+        if (in(a, 0xa1, 0xdf)) {
+            half++;
+            continue;
+        }
+        if (i + 1 == s.size)
+            break;
+        b = s.data[++i];
+        if (!(in(a, 0x81, 0x9f) || in(a, 0xe0, 0xfc)) || !(in(b, 0x40, 0x7e) || in(b, 0x80, 0xfc)))
+            return false;
+        wide++;
+        kana += (a == 0x82 && in(b, 0x9f, 0xf1)) || (a == 0x83 && in(b, 0x40, 0x96)) || (a == 0x81 && in(b, 0x41, 0x42));
+    }
+    return wide > 0 && kana * 5 >= wide && half <= wide;
+}
+
+struct double_bytes {
+    size_t pairs, kana, common, hangul, punctuation, low_trail;
+};
+
+/* EUC and its extensions: a high byte, then another (or, beyond EUC, a low one). */
+static bool read_pairs(struct span s, struct double_bytes *d)
+{
+    memset(d, 0, sizeof *d);
+    for (size_t i = 0; i < s.size; i++) {
+        uint8_t a = s.data[i], b;
+
+        if (a < 0x80)
+            continue;
+        if (i + 1 == s.size)
+            break;
+        b = s.data[++i];
+        if (a == 0x80 || a == 0xff || !in(b, 0x30, 0xfe) || b == 0x7f || (b >= 0x3a && b < 0x40))
+            return false;
+        if (b < 0x40) { /* GB18030's four bytes */
+            if (i + 2 < s.size && (!in(s.data[i + 1], 0x81, 0xfe) || !in(s.data[i + 2], 0x30, 0x39)))
+                return false;
+            i += 2;
+        }
+        d->pairs++;
+        d->low_trail += b < 0xa1;
+        if (b < 0xa1)
+            continue;
+        d->kana += a == 0xa4 || a == 0xa5;
+        d->common += in(a, 0xb0, 0xd7); /* GB2312's first level: the characters in use */
+        d->hangul += in(a, 0xb0, 0xc8);
+        d->punctuation += a == 0xa1 || a == 0xa3;
+    }
+    return d->pairs > 0;
+}
+
+static bool is_big5(struct span s)
+{
+    size_t pairs = 0, common = 0, low = 0;
+
+    for (size_t i = 0; i < s.size; i++) {
+        uint8_t a = s.data[i], b;
+
+        if (a < 0x80)
+            continue;
+        if (i + 1 == s.size)
+            break;
+        b = s.data[++i];
+        if (!in(a, 0x81, 0xfe) || !(in(b, 0x40, 0x7e) || in(b, 0xa1, 0xfe)))
+            return false;
+        pairs++;
+        common += in(a, 0xa1, 0xc6);
+        low += b < 0xa1;
+    }
+    return pairs > 0 && common * 10 >= pairs * 9 && low * 5 >= pairs;
+}
+
+static bool is_ascii_letter(uint8_t c)
+{
+    return in(c | 0x20, 'a', 'z');
+}
+
+/* One byte a character: how high bytes stand among letters tells a Latin alphabet from another. */
+static const char *guess_single(struct span s)
+{
+    size_t high = 0, letters = 0, upper = 0, lower = 0, windows = 0, undefined = 0;
+
+    for (size_t i = 0; i < s.size; i++) {
+        uint8_t c = s.data[i];
+
+        letters += is_ascii_letter(c);
+        if (c < 0x80)
+            continue;
+        high++;
+        windows += c < 0xa0;
+        undefined += c == 0x81 || c == 0x8d || c == 0x8f || c == 0x90 || c == 0x9d;
+        upper += in(c, 0xc0, 0xdf);
+        lower += c >= 0xe0;
+    }
+    if (high == 0)
+        return NULL;
+    if (high > letters && upper + lower > high * 3 / 4)
+        return upper > lower ? "KOI8-R" : "WINDOWS-1251";
+    if (undefined)
+        return NULL;
+    return windows ? "WINDOWS-1252" : "ISO-8859-1";
+}
+
+bool encoding_has_controls(struct span text)
+{
+    size_t controls = 0;
+
+    for (size_t i = 0; i < text.size; i++) {
+        uint8_t c = text.data[i];
+
+        controls += c == 0x7f || (c < 0x20 && !in(c, '\b', '\r') && c != 0x1b);
+    }
+    return controls * 10 > text.size;
+}
+
+const char *encoding_guess(struct span s)
+{
+    static const struct {
+        const char *mark;
+        size_t size;
+        const char *name;
+    } marks[] = {
+        { "\xff\xfe\0\0", 4, "UTF-32LE" },
+        { "\0\0\xfe\xff", 4, "UTF-32BE" },
+        { "\xff\xfe", 2, "UTF-16LE" },
+        { "\xfe\xff", 2, "UTF-16BE" },
+    };
+    struct double_bytes d;
+    size_t high = 0, controls = 0;
+
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
+        int unit = marks[i].name[4] == '3' ? 4 : 2;
+
+        if (s.size >= marks[i].size && !memcmp(s.data, marks[i].mark, marks[i].size) &&
+            (s.size < 3 * (size_t)unit || is_wide(s, unit, marks[i].name[6] == 'L')))
+            return marks[i].name;
+    }
+    if (is_wide(s, 4, true))
+        return "UTF-32LE";
+    if (is_wide(s, 4, false))
+        return "UTF-32BE";
+    if (s.size && memchr(s.data, 0, s.size)) {
+        if (is_wide(s, 2, true))
+            return "UTF-16LE";
+        return is_wide(s, 2, false) ? "UTF-16BE" : "binary";
+    }
+    for (size_t i = 0; i < s.size; i++) {
+        high += s.data[i] >= 0x80;
+        controls += s.data[i] == 0x7f || (s.data[i] < 0x20 && !in(s.data[i], '\b', '\r') && s.data[i] != 0x1b);
+    }
+    if (controls * 50 > s.size)
+        return "binary";
+    if (high == 0)
+        return NULL;
+    if (is_shift_jis(s))
+        return "SHIFT_JIS";
+    if (read_pairs(s, &d)) {
+        if (d.low_trail == 0 && d.kana * 5 >= d.pairs)
+            return "EUC-JP";
+        if (d.low_trail == 0 && d.hangul * 10 >= d.pairs * 8 && memchr(s.data, ' ', s.size) && d.punctuation * 20 < d.pairs)
+            return "EUC-KR";
+        if ((d.common + d.punctuation) * 10 >= d.pairs * 7)
+            return "GB18030";
+    }
+    if (is_big5(s))
+        return "BIG5";
+    if (is_wide(s, 2, true)) /* Chinese or Japanese has no zero bytes in it */
+        return "UTF-16LE";
+    if (is_wide(s, 2, false))
+        return "UTF-16BE";
+    return guess_single(s);
+}
+
+const char *encoding_magic(struct span head)
+{
+    static const struct {
+        const char *bytes;
+        size_t size;
+        const char *what;
+    } kinds[] = {
+        { "%PDF-", 5, "a PDF file (pdftotext makes text of it)" },
+        { "PK\3\4", 4, "a ZIP archive, or a document in one (docx, xlsx, odt, epub)" },
+        { "\x1f\x8b", 2, "compressed by gzip" },
+        { "BZh", 3, "compressed by bzip2" },
+        { "\xfd" "7zXZ", 5, "compressed by xz" },
+        { "\x28\xb5\x2f\xfd", 4, "compressed by zstd" },
+        { "\x89PNG", 4, "a PNG image" },
+        { "\xff\xd8\xff", 3, "a JPEG image" },
+        { "GIF8", 4, "a GIF image" },
+        { "\xd0\xcf\x11\xe0", 4, "an old Office document (doc, xls)" },
+        { "{\\rtf", 5, "an RTF document" },
+        { "\x7f" "ELF", 4, "a program" },
+        { "SQLite format 3", 15, "an SQLite database" },
+    };
+
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (head.size >= kinds[i].size && !memcmp(head.data, kinds[i].bytes, kinds[i].size))
+            return kinds[i].what;
+    return NULL;
+}
+
+/* Characters of more than one byte that are well-formed: a text in another encoding has hardly any by chance. */
+static size_t count_whole(struct span s, size_t *faults)
+{
+    size_t whole = 0;
+
+    *faults = 0;
+    for (size_t i = 0; i < s.size;) {
+        uint32_t c;
+        bool partial;
+        size_t n = unicode_read(s.data + i, s.size - i, &c, &partial);
+
+        if (n == 0 && partial)
+            break;
+        *faults += n == 0;
+        whole += n > 1;
+        i += n ? n : 1;
+    }
+    return whole;
+}
+
+bool encoding_refuse(struct span head, struct span near, uint64_t offset, struct span fault, struct err *err)
+{
+    const char *kind = encoding_magic(head), *guess;
+    size_t faults, whole;
+
+    if (kind)
+        return err_set(err, ERR_INPUT, "not text: it is %s", kind);
+    guess = encoding_guess(head);
+    if (!guess && head.data != near.data)
+        guess = encoding_guess(near); /* plain ASCII at the start, as long as the sample is */
+    whole = count_whole(near, &faults);
+    if (fault.size && fault.data[0] == 0 && (!guess || strncmp(guess, "UTF-", 4) != 0))
+        return err_set(err, ERR_INPUT, "not text: it is binary (a NUL byte at byte %llu)", (unsigned long long)offset);
+    if (guess && !strcmp(guess, "binary"))
+        return err_set(err, ERR_INPUT, "not text: it is binary (byte %llu is no UTF-8)", (unsigned long long)offset);
+    if (whole > faults && (!guess || strncmp(guess, "UTF-", 4) != 0))
+        return err_set(err, ERR_INPUT,
+                       "not UTF-8 at byte %llu (0x%02X), though most of it is; `iconv -f UTF-8 -t UTF-8 -c` leaves such bytes out",
+                       (unsigned long long)offset, fault.size ? fault.data[0] : 0);
+    if (guess)
+        return err_set(err, ERR_INPUT, "not UTF-8 at byte %llu: it looks like %s; convert it: iconv -f %s -t UTF-8",
+                       (unsigned long long)offset, guess, guess);
+    return err_set(err, ERR_INPUT, "not UTF-8 at byte %llu (0x%02X), and no known encoding", (unsigned long long)offset,
+                   fault.size ? fault.data[0] : 0);
+}
