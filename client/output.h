@@ -22,6 +22,9 @@
 /* Appends the entry's line, with its end.  False only without memory. */
 bool output_line(struct buf *out, const Moothall__Entry *entry, struct span body);
 
+/* Appends what a line says under `error`: null, or {"code","message"}.  False only without memory. */
+bool output_error(struct buf *out, const Moothall__Entry *entry, struct span body);
+
 /* Unicode has line ends of its own (U+0085, U+2028, U+2029), and readers that split text at them are common.  In JSON
  * they stand only inside strings, where an escape means the same: out[from ..] gets them escaped.  False only without memory. */
 bool output_one_line(struct buf *out, size_t from);

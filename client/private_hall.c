@@ -74,6 +74,16 @@ static bool is_still_there(int fd, const char *dir, const char *name)
            stat(path, &named) == 0 && held.st_dev == named.st_dev && held.st_ino == named.st_ino;
 }
 
+static bool is_long(const char *verb)
+{
+    static const char *const verbs[] = { "run", "extract", "summarize", "bench" };
+
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
+        if (!strcmp(verb, verbs[i]))
+            return true;
+    return false;
+}
+
 static bool take_run_lock(struct state_lock *lock, const char *verb, struct err *err)
 {
     int64_t begin_ms = clock_now_ms();
@@ -95,8 +105,7 @@ static bool take_run_lock(struct state_lock *lock, const char *verb, struct err 
         if (errno != EWOULDBLOCK && errno != EINTR)
             return err_errno(err, "lock %s/run.lock", lock->dir);
         read_holder(lock->run_fd, &pid, holder, sizeof holder);
-        if (clock_now_ms() - begin_ms >=
-            (!strcmp(holder, "run") || !strcmp(holder, "bench") ? LOCK_LOOK_MS : LOCK_BRIEF_MS))
+        if (clock_now_ms() - begin_ms >= (is_long(holder) ? LOCK_LOOK_MS : LOCK_BRIEF_MS))
             return err_set(err, ERR_BUSY, "process %d (moothall %s) is at work in %s; wait for it or stop it",
                            pid, holder, lock->dir);
         if (!stop_check(err))
