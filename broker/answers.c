@@ -398,14 +398,14 @@ static Moothall__BatchState batch_state(const struct batch *batch)
 
     if (row->cancelled_ms)
         return MOOTHALL__BATCH_STATE__BATCH_CANCELLED;
-    if (row->cancelling_ms)
-        return MOOTHALL__BATCH_STATE__CANCELLING;
-    if (row->completed_ms)
+    if (row->completed_ms) /* it was over when it was cancelled: that only closed it */
         return MOOTHALL__BATCH_STATE__COMPLETED;
     if (row->failed_ms)
         return MOOTHALL__BATCH_STATE__BATCH_FAILED;
     if (row->expired_ms)
         return MOOTHALL__BATCH_STATE__BATCH_EXPIRED;
+    if (row->cancelling_ms)
+        return MOOTHALL__BATCH_STATE__CANCELLING;
     if (row->finalizing_ms)
         return MOOTHALL__BATCH_STATE__FINALIZING;
     return row->in_progress_ms ? MOOTHALL__BATCH_STATE__IN_PROGRESS : MOOTHALL__BATCH_STATE__VALIDATING;

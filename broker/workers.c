@@ -593,6 +593,22 @@ static void shard_list(const struct placement *p, int holder, char *text, size_t
     }
 }
 
+/* Where all that is ready stands in paused queues. */
+static void waiting_for_resume(const struct core *core, char *text, size_t size)
+{
+    const struct queue_book *queue, *next, *paused = NULL;
+
+    HASH_ITER(hh, core->books.queues, queue, next)
+    {
+        if (queue->row.counts.in[JOB_READY] > 0 && !queue->row.paused)
+            return;
+        if (queue->row.counts.in[JOB_READY] > 0)
+            paused = queue;
+    }
+    if (paused)
+        snprintf(text, size, "queue %s, which is paused", paused->row.name);
+}
+
 void workers_waiting_for(const struct core *core, char *text, size_t size)
 {
     const struct placement *p = &core->placement;
@@ -603,6 +619,8 @@ void workers_waiting_for(const struct core *core, char *text, size_t size)
     if (core->open) {
         if (!core->room)
             snprintf(text, size, "room on the disk");
+        else
+            waiting_for_resume(core, text, size);
         return;
     }
     if (p->epoch == 0 || (here < expected && !core->opened)) {
