@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "client/stop.h"
 
-enum { WATCH_MS = 300, OPENINGS_MAX = 10 };
+enum { WATCH_MS = 300, OPENINGS_MAX = 10, LAST_MS = 2000 };
 
 static bool stop_turn(void *arg, struct err *err)
 {
@@ -108,6 +108,21 @@ void connection_close(struct connection *c)
     state_lock_release(&c->lock);
     memset(c, 0, sizeof *c);
     c->lock.run_fd = c->lock.shared_fd = -1;
+}
+
+static bool last_turn(void *arg, struct err *err)
+{
+    const struct connection *c = arg;
+
+    return clock_now_ms() < c->watch_ms || err_set(err, ERR_INTERRUPTED, "the broker does not answer at once");
+}
+
+void connection_ignore_stop(struct connection *c)
+{
+    c->stop_side.turn = last_turn;
+    c->stop_side.arg = c;
+    c->watch_ms = clock_now_ms() + LAST_MS;
+    c->stop_side.fd_count = 0; /* it stays readable */
 }
 
 bool connection_look(const char *verb, const char *broker, const char *state, int64_t timeout_ms,

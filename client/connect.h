@@ -30,6 +30,9 @@ bool connection_open(struct connection *connection, const char *verb, const char
                      int64_t timeout_ms, struct err *err);
 void connection_close(struct connection *connection);
 
+/* After a stop was asked: what is asked of a shared hall within two seconds is answered all the same. */
+void connection_ignore_stop(struct connection *connection);
+
 /* Opens, looks, closes.  look only asks, so it is begun anew where the run whose broker answered ends meanwhile. */
 bool connection_look(const char *verb, const char *broker, const char *state, int64_t timeout_ms,
                      bool (*look)(struct connection *connection, void *arg, struct err *err), void *arg, struct err *err);

@@ -32,8 +32,8 @@ static const struct field fields[] = {
     { "consumer", OPTION_TEXT(struct options, consumer),
       "continue where the consumer of this name was (default: from the start)" },
     { "output", OPTION_TEXT(struct options, output), "-o FILE (default: standard output)" },
-    { "wait", OPTION_FLAG(struct options, wait), "until the batch is over" },
-    { "follow", OPTION_FLAG(struct options, follow), "for ever: results as they come" },
+    { "wait", OPTION_FLAG(struct options, wait), "until the batch is over (a queue never is)" },
+    { "follow", OPTION_FLAG(struct options, follow), "results as they come: of a batch until it is over, of a queue until ^C" },
     { "timeout", OPTION_NUMBER(struct options, timeout_ms, FIELD_DURATION, 0, INT64_C(30) * 24 * 3600 * 1000),
       "give up when the broker is silent for so long (default: 60 s at the start, then never)" },
     { "quiet", OPTION_FLAG(struct options, quiet), "say nothing but errors" },
@@ -66,15 +66,19 @@ static bool fetch(const struct options *o, struct connection *connection, struct
     for (;;) {
         if (!output_fetch(output, &source, connection->hall, o->wait || o->follow ? 1000 : 0, &end, &got,
                           err)) {
+            /* To be told to stop is the good end of what has no other. */
+            bool over = err->code == ERR_INTERRUPTED && o->follow && !*source.batch;
             struct err ignored;
 
-            /* What has come is not held back; with a consumer, what lies beyond its cursor comes again
-             * anyway. */
-            if (err->code == ERR_INTERRUPTED && !source.keeps_cursor)
+            /* What has come is not held back, and a consumer's place is kept if that can be done at once; else what lies
+             * beyond it comes again the next time, to a file that is cut there. */
+            if (err->code == ERR_INTERRUPTED) {
+                connection_ignore_stop(connection);
                 output_keep(output, &source, connection->hall, &ignored);
-            return false;
+            }
+            return over;
         }
-        if ((end && !o->follow) || (!got && !o->wait && !o->follow))
+        if (end ? *source.batch || !o->follow : !got && !o->wait && !o->follow)
             break;
     }
     return output_keep(output, &source, connection->hall, err);
@@ -116,7 +120,8 @@ const struct verb verb_fetch = {
     .words = "--broker ENDPOINT | --state DIR [--batch B] [--consumer NAME] [-o FILE]",
     .more = "With --consumer the hall remembers how far that consumer is, and FILE gets every result exactly "
             "once, also\n"
-            "when fetch or the hall is killed in between.  Exit status 2: some of the results are failures.",
+            "when fetch or the hall is killed in between.  Several consumers read one queue, each at its own place.\n"
+            "Exit status 2: some of the results are failures.",
     .example = "moothall fetch --broker tcp://hall:7500 --queue nightly --consumer reports --follow -o "
                "results.jsonl",
     .fields = fields,

@@ -327,6 +327,10 @@ static bool count_group(struct hall *hall, struct ask *ask, const Moothall__Subm
     }
     if (!away)
         return true;
+    if (submitted->closed) { /* asking again would be in vain */
+        err_set(&hall->refused, ERR_REFUSED, "batch %s takes no more requests: %.600s", ask->submit.batch, submitted->reason);
+        return false;
+    }
     say_no_room(hall, submitted->reason, now_ms);
     ask_again(ask, now_ms, 0);
     return false;
@@ -354,7 +358,8 @@ static void take_answer(struct hall *hall, int64_t now_ms)
             remove_ask(hall, at);
             hall->answered = true;
             err_set(&hall->no, ERR_REFUSED, "the broker refused: %.800s", refusal->text);
-            if (refusal->code == MOOTHALL__REFUSAL_CODE__UNKNOWN_BATCH)
+            if (refusal->code == MOOTHALL__REFUSAL_CODE__UNKNOWN_BATCH ||
+                refusal->code == MOOTHALL__REFUSAL_CODE__UNKNOWN_JOB)
                 hall->no.code = ERR_NOT_FOUND;
         } else if (refusal->retry_after_ms) {
             if (hall->state != OPEN) { /* no room for a session, say */

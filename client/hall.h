@@ -65,7 +65,7 @@ void hall_free(struct hall *hall); /* says Goodbye; NULL is fine */
 bool hall_open(struct hall *hall, struct hall_welcome *welcome, struct err *err);
 
 /* Asks and waits for the answer of the kind expected.  The answer is good until the next call.
- * ERR_REFUSED: the broker said no, in its words. */
+ * ERR_REFUSED: the broker said no, in its words; ERR_NOT_FOUND: it knows no such batch, or job. */
 bool hall_ask(struct hall *hall, Moothall__Envelope__BodyCase kind, void *body,
               Moothall__Envelope__BodyCase expected, const struct link_message **answer, struct err *err);
 

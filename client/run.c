@@ -302,26 +302,34 @@ static bool look(void *arg, struct err *err)
     return true;
 }
 
+static bool submit_as(struct run *run, struct hall_submission *submission, Moothall__SubmitMode mode, struct err *err)
+{
+    submission->mode = mode;
+    return submit_all(run->command.hall, &run->file, submission, look, run, err) || err_wrap(err, "submit");
+}
+
 static bool submit(struct run *run, struct err *err)
 {
     struct record *r = &run->record;
     /* Asked for, also where this run has no earlier one: a shared hall may have the batch from elsewhere. */
+    Moothall__SubmitMode mode =
+        r->update || run->options.update ? MOOTHALL__SUBMIT_MODE__UPDATE : MOOTHALL__SUBMIT_MODE__NEW;
     struct hall_submission submission = {
         .queue = r->is.queue,
         .batch = r->batch,
-        .mode = r->update || run->options.update ? MOOTHALL__SUBMIT_MODE__UPDATE : MOOTHALL__SUBMIT_MODE__NEW,
         .priority = (uint32_t)run->options.priority,
     };
 
     if (r->submitted)
         return true;
-    /* All of them, also before a retry: the edition before may have been stopped in the middle of submitting.
-     */
-    if (!submit_all(run->command.hall, &run->file, &submission, look, run, err))
-        return err_wrap(err, "submit");
-    submission.mode = MOOTHALL__SUBMIT_MODE__RETRY;
-    if (r->retry && !submit_all(run->command.hall, &run->file, &submission, look, run, err))
-        return err_wrap(err, "submit");
+    /* A retry first, where it is nothing else: it also opens a batch that was cancelled.  Then all of them: the edition
+     * before may have been stopped in the middle of submitting. */
+    if (r->retry && !r->update && !submit_as(run, &submission, MOOTHALL__SUBMIT_MODE__RETRY, err))
+        return false;
+    if (!submit_as(run, &submission, mode, err))
+        return false;
+    if (r->retry && r->update && !submit_as(run, &submission, MOOTHALL__SUBMIT_MODE__RETRY, err))
+        return false;
     r->submitted = true;
     return record_save(r, run->at.state, err);
 }

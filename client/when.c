@@ -1,6 +1,7 @@
 #include "client/when.h"
 
 #include <ctype.h>
+#include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -105,5 +106,20 @@ const char *when_write(char text[WHEN_WRITTEN_SIZE], int64_t ms)
 
     if (!ms || !gmtime_r(&seconds, &tm) || !strftime(text, WHEN_WRITTEN_SIZE, "%Y-%m-%dT%H:%M:%SZ", &tm))
         strcpy(text, "-");
+    return text;
+}
+
+const char *when_write_span(char *text, size_t size, uint64_t ms)
+{
+    const uint64_t hour = 3600 * 1000, day = 24 * hour;
+
+    if (!ms)
+        snprintf(text, size, "for ever");
+    else if (ms % day == 0)
+        snprintf(text, size, "for %" PRIu64 " day%s", ms / day, ms == day ? "" : "s");
+    else if (ms % hour == 0)
+        snprintf(text, size, "for %" PRIu64 " hour%s", ms / hour, ms == hour ? "" : "s");
+    else
+        snprintf(text, size, "for %.15g s", (double)ms / 1000);
     return text;
 }

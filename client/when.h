@@ -5,6 +5,7 @@
 #define CLIENT_WHEN_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -15,8 +16,12 @@ enum { WHEN_TEXT_MAX = 48 };
 /* *ms on the wall clock; empty text gives 0.  A duration counts from now_ms.  Errors begin with `flag`. */
 bool when_read(const char *flag, const char *text, int64_t now_ms, int64_t *ms, struct err *err);
 
-/* "2027-01-31T22:00:00Z"; "-" for 0. */
 enum { WHEN_WRITTEN_SIZE = 32 };
+
+/* "for 30 days", "for 36 hours", "for 90 s"; "for ever" for 0. */
+const char *when_write_span(char *text, size_t size, uint64_t ms);
+
+/* "2027-01-31T22:00:00Z"; "-" for 0. */
 const char *when_write(char text[WHEN_WRITTEN_SIZE], int64_t ms);
 
 #endif
