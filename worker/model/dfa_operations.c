@@ -252,7 +252,8 @@ bool dfa_texts(struct dfa **out, const struct span *text, size_t count, struct e
     }
     if (count != 0)
         memcpy(sorted, text, count * sizeof *sorted);
-    qsort(sorted, count, sizeof *sorted, by_bytes);
+    if (count > 1)
+        qsort(sorted, count, sizeof *sorted, by_bytes);
     for (size_t i = 0; i < count; i++) {
         size_t same = 0;
 

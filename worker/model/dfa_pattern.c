@@ -399,7 +399,8 @@ static bool closing_end(struct closing *c, struct dfa_words *sets, uint32_t *id,
     c->members = kept;
     if (!dfa_spend(&c->work, kept * 4, err))
         return false;
-    qsort(c->member, kept, sizeof *c->member, by_value);
+    if (kept > 1)
+        qsort(c->member, kept, sizeof *c->member, by_value);
     return dfa_words_intern(sets, c->member, kept, id, err);
 }
 
