@@ -352,11 +352,16 @@ static bool start_reading(struct pipeline *pipeline, struct err *err)
     return !unit->error || stop_reading(pipeline, err);
 }
 
-/* The whole document as one chunk. */
+static bool is_blank(uint8_t byte)
+{
+    return byte == ' ' || (byte >= '\t' && byte <= '\r');
+}
+
+/* The whole document as one chunk; as of chunks, without white space at its ends. */
 static bool read_whole(struct pipeline_work *work, struct chunk *chunk, struct err *err)
 {
     char piece[READ_SIZE];
-    size_t got = 1;
+    size_t got = 1, blanks = 0;
 
     work->whole.size = 0;
     while (got) {
@@ -367,8 +372,16 @@ static bool read_whole(struct pipeline_work *work, struct chunk *chunk, struct e
     }
     memset(chunk, 0, sizeof *chunk);
     chunk->text = buf_span(&work->whole);
-    chunk->byte = document_bom(work->document);
-    chunk->chars = chunk->byte ? 1 : 0;
+    while (chunk->text.size && is_blank(chunk->text.data[chunk->text.size - 1]))
+        chunk->text.size--;
+    while (chunk->text.size && is_blank(chunk->text.data[blanks])) {
+        chunk->text.size--;
+        blanks++;
+    }
+    if (blanks)
+        chunk->text.data += blanks;
+    chunk->byte = document_bom(work->document) + blanks;
+    chunk->chars = (document_bom(work->document) ? 1 : 0) + blanks;
     chunk->last = true;
     return true;
 }

@@ -140,8 +140,8 @@ static bool set_share(struct summarize *summarize, struct err *err)
     room = (int64_t)pipeline->context - words - pipeline->max_tokens - PIPELINE_SLACK;
     if (room / 2 - JOINT_TOKENS < SHARE_MIN)
         return err_set(err, ERR_INPUT,
-                       "the instruction (%" PRIu32 " tokens) and an answer of %" PRId32
-                       " leave no room for summaries in the model's context of %" PRId32 "; expected less of both",
+                       "the instruction (%" PRIu32 " tokens) and --max-tokens %" PRId32
+                       " leave no room for summaries in the model's context of %" PRId32,
                        words, pipeline->max_tokens, pipeline->context);
     summarize->room = (uint32_t)room;
     summarize->share = summarize->room / 2 - JOINT_TOKENS;

@@ -10,9 +10,9 @@
 #include "client/stop.h"
 
 static const struct verb *const verbs[] = {
-    &verb_run,   &verb_submit, &verb_status, &verb_top,    &verb_fetch,  &verb_cancel,  &verb_retry,
-    &verb_pause, &verb_resume, &verb_purge,  &verb_retain, &verb_audit,  &verb_inspect, &verb_tokenize,
-    &verb_bench,
+    &verb_run,    &verb_extract, &verb_summarize, &verb_submit, &verb_status, &verb_top,
+    &verb_fetch,  &verb_cancel,  &verb_retry,     &verb_pause,  &verb_resume, &verb_purge,
+    &verb_retain, &verb_audit,   &verb_inspect,   &verb_tokenize, &verb_bench,
 };
 enum { VERB_COUNT = sizeof verbs / sizeof *verbs };
 

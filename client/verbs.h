@@ -21,7 +21,7 @@ struct verb {
     int (*run)(const struct verb *verb, int argc, char **argv); /* argv[0] is the verb */
 };
 
-extern const struct verb verb_run, verb_submit, verb_status, verb_top, verb_fetch, verb_cancel, verb_retry, verb_pause,
+extern const struct verb verb_run, verb_extract, verb_summarize, verb_submit, verb_status, verb_top, verb_fetch, verb_cancel, verb_retry, verb_pause,
     verb_resume, verb_purge, verb_retain, verb_audit, verb_inspect, verb_tokenize, verb_bench;
 
 /* The whole program. */
