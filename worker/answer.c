@@ -29,7 +29,7 @@ static void must_do(bool done)
 }
 
 void answer_init(struct answer *answer, const struct request *request, const struct tokenizer *tokenizer,
-                 const int32_t *prompt, size_t prompt_count)
+                 const int32_t *prompt, size_t prompt_count, const struct answer *first)
 {
     memset(answer, 0, sizeof *answer);
     answer->request = request;
@@ -37,14 +37,18 @@ void answer_init(struct answer *answer, const struct request *request, const str
     answer->prompt = prompt;
     answer->prompt_count = prompt_count;
     detokenizer_init(&answer->detokenizer, tokenizer, false);
-    if (request->echo && request->logprobs)
+    answer->borrowed = first != NULL;
+    if (first)
+        answer->prompt_score = first->prompt_score;
+    else if (request->echo && request->logprobs)
         answer->prompt_score = must(calloc(prompt_count + 1, sizeof *answer->prompt_score));
 }
 
 void answer_fini(struct answer *answer)
 {
     ids_fini(&answer->generated);
-    free(answer->prompt_score);
+    if (!answer->borrowed)
+        free(answer->prompt_score);
     free(answer->score);
     buf_fini(&answer->text);
 }
@@ -72,7 +76,7 @@ static bool find_stop(struct answer *answer, size_t size_before)
     return true;
 }
 
-bool answer_add(struct answer *answer, int32_t id, bool eos, const struct answer_score *score)
+bool answer_add(struct answer *answer, int32_t id, bool last, const struct answer_score *score)
 {
     size_t size_before = answer->text.size;
 
@@ -85,7 +89,7 @@ bool answer_add(struct answer *answer, int32_t id, bool eos, const struct answer
         }
         answer->score[answer->generated.count - 1] = *score;
     }
-    if (eos) {
+    if (last) {
         must_do(detokenizer_end(&answer->detokenizer, &answer->text));
         find_stop(answer, size_before);
         answer->end = ANSWER_STOP;
@@ -99,14 +103,14 @@ bool answer_add(struct answer *answer, int32_t id, bool eos, const struct answer
     return true;
 }
 
-void answer_cut(struct answer *answer)
+void answer_end(struct answer *answer, enum answer_end end)
 {
     size_t size_before = answer->text.size;
 
     if (answer->end != ANSWER_OPEN)
         return;
     must_do(detokenizer_end(&answer->detokenizer, &answer->text));
-    answer->end = find_stop(answer, size_before) ? ANSWER_STOP : ANSWER_LENGTH;
+    answer->end = find_stop(answer, size_before) ? ANSWER_STOP : end;
 }
 
 /* ---- the body ----------------------------------------------------------------------------------- */
@@ -306,12 +310,15 @@ static json_t *completion_text(const struct answer *answer)
     return json;
 }
 
-static json_t *choice_json(const struct answer *answer, struct buf *scratch)
+static json_t *choice_json(const struct answer *answer, int index, struct buf *scratch)
 {
+    static const char *const reasons[] = {
+        [ANSWER_STOP] = "stop", [ANSWER_LENGTH] = "length", [ANSWER_REPETITION] = "repetition"
+    };
     bool chat = answer->request->kind == REQUEST_CHAT;
     json_t *choice = must(json_object()), *ids = must(json_array());
 
-    put(choice, "index", json_integer(0));
+    put(choice, "index", json_integer(index));
     if (chat) {
         json_t *message = must(json_object());
 
@@ -325,39 +332,63 @@ static json_t *choice_json(const struct answer *answer, struct buf *scratch)
         put(choice, "logprobs", json_null());
     else
         put(choice, "logprobs", chat ? chat_logprobs(answer, scratch) : completion_logprobs(answer, scratch));
-    put(choice, "finish_reason", json_string(answer->end == ANSWER_STOP ? "stop" : "length"));
+    put(choice, "finish_reason", json_string(reasons[answer->end]));
     for (size_t i = 0; i < answer->generated.count; i++)
         append(ids, json_integer(answer->generated.id[i]));
     put(choice, "token_ids", ids);
     return choice;
 }
 
-static int write_bytes(const char *bytes, size_t size, void *buf)
+/* jansson does not look at what writing a key gave, so a bound that was met must stay met. */
+struct sink {
+    struct buf *out;
+    bool full;
+};
+
+static int write_bytes(const char *bytes, size_t size, void *arg)
 {
-    return buf_add(buf, bytes, size) ? 0 : -1;
+    struct sink *sink = arg;
+
+    sink->full = sink->full || !buf_add(sink->out, bytes, size);
+    return sink->full ? -1 : 0;
 }
 
-bool answer_body(const struct answer *answer, size_t size_max, struct buf *out, struct err *err)
+/* Frees value.  False at the buffer's bound. */
+static bool write_json(struct buf *out, json_t *value)
 {
-    bool chat = answer->request->kind == REQUEST_CHAT, done;
-    json_t *body = must(json_object()), *choices = must(json_array()), *usage = must(json_object());
-    struct buf scratch = { 0 };
+    struct sink sink = { .out = out };
+    bool done = json_dump_callback(value, write_bytes, &sink, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9)) == 0;
 
-    assert(answer->end != ANSWER_OPEN);
-    put(body, "object", json_string(chat ? "chat.completion" : "text_completion"));
-    put(body, "model", text_json(answer->request->model));
-    append(choices, choice_json(answer, &scratch));
-    put(body, "choices", choices);
-    put(usage, "prompt_tokens", json_integer((json_int_t)answer->prompt_count));
-    put(usage, "completion_tokens", json_integer((json_int_t)answer->generated.count));
-    put(usage, "total_tokens", json_integer((json_int_t)(answer->prompt_count + answer->generated.count)));
-    put(body, "usage", usage);
+    json_decref(value);
+    return done && !sink.full;
+}
+
+/* Written choice by choice: as one tree, 64 choices with log-probs would be gigabytes before the bound is met. */
+bool answer_body(const struct answer *const *choice, int count, size_t size_max, struct buf *out, struct err *err)
+{
+    const struct answer *first = choice[0];
+    json_t *usage = must(json_object());
+    struct buf scratch = { 0 };
+    size_t generated = 0;
+    bool done;
+
     out->max = size_max;
-    done = json_dump_callback(body, write_bytes, out, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0;
-    json_decref(body);
+    done = buf_format(out, "{\"object\":\"%s\",\"model\":",
+                      first->request->kind == REQUEST_CHAT ? "chat.completion" : "text_completion") &&
+           write_json(out, text_json(first->request->model)) && buf_text(out, ",\"choices\":[");
+    for (int i = 0; i < count; i++) {
+        assert(choice[i]->end != ANSWER_OPEN);
+        done = done && (i == 0 || buf_text(out, ",")) && write_json(out, choice_json(choice[i], i, &scratch));
+        generated += choice[i]->generated.count;
+    }
+    put(usage, "prompt_tokens", json_integer((json_int_t)first->prompt_count));
+    put(usage, "completion_tokens", json_integer((json_int_t)generated));
+    put(usage, "total_tokens", json_integer((json_int_t)(first->prompt_count + generated)));
+    done = done && buf_text(out, "],\"usage\":");
+    done = write_json(out, usage) && done && buf_text(out, "}");
     buf_fini(&scratch);
     if (!done)
-        return err_set(err, ERR_LIMIT, "the answer is larger than %zu bytes; ask for fewer log-probs",
-                       size_max);
+        return err_set(err, ERR_LIMIT, "the answer is larger than %zu bytes; ask for fewer log-probs%s", size_max,
+                       count > 1 ? " or choices" : "");
     return true;
 }

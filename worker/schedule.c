@@ -17,7 +17,7 @@ static bool preempt_younger(struct schedule_item *item, int count, int than, str
     for (int i = count - 1; i > than; i--) {
         if (!item[i].running)
             continue;
-        limits->pages_free += pages_of(item[i].cached + item[i].rows, limits->page);
+        limits->pages_free += pages_of(item[i].cached + item[i].rows, limits->page) - item[i].shared;
         *budget += item[i].rows;
         item[i].rows = 0;
         item[i].cached = 0;
@@ -62,7 +62,7 @@ void schedule_plan(struct schedule_item *item, int count, struct schedule_limits
 
     for (int i = 0; i < count; i++) {
         item[i].rows = 0;
-        item[i].preempt = item[i].impossible = false;
+        item[i].preempt = item[i].impossible = item[i].share = false;
     }
     for (int i = 0; i < count && budget; i++)
         if (item[i].running && item[i].total - item[i].cached == 1)
@@ -80,25 +80,32 @@ void schedule_plan(struct schedule_item *item, int count, struct schedule_limits
     for (int i = 0; i < count && budget && !preempted && !alone && running < limits.sequences_max; i++) {
         uint32_t need;
 
-        if (item[i].running)
+        if (item[i].running || item[i].held)
             continue;
         need = pages_of(item[i].total + 1, limits.page);
         if (need > limits.pages_all) {
             item[i].impossible = true;
             continue;
         }
+        need -= item[i].offered / limits.page;
         /* A page for each that runs, so that the newcomer does not push itself out at once. */
         if ((running && need + running > limits.pages_free) || need > limits.pages_free ||
             (item[i].alone && running))
             break;
         item[i].running = true;
+        if (item[i].offered) { /* and a copy of the page begun */
+            item[i].share = true;
+            item[i].cached = item[i].offered;
+            limits.pages_free -= item[i].offered % limits.page != 0;
+        }
         grow(item, count, i, &limits, &budget);
         running++;
         alone = item[i].alone;
     }
 
-    /* The oldest that runs, and got nothing though it runs alone, has the whole cache already. */
-    for (int i = 0; i < count; i++)
+    /* The oldest that runs, and got nothing though it runs alone, has the whole cache already.  (Where others were
+     * sent away just now, more may have come free than was counted.) */
+    for (int i = 0; i < count && !preempted; i++)
         if (item[i].running && !item[i].rows && running == 1)
             item[i].impossible = true;
 }

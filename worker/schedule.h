@@ -8,7 +8,11 @@
  * The rules: single rows first (they are what somebody waits for), then chunks, oldest first, up to the
  * budget.  When the cache is full, the youngest gives its place back and starts over later; so the oldest
  * always gets on, and all end.  Nobody overtakes in the queue for admission, so a long prompt is not
- * starved by short ones. */
+ * starved by short ones.
+ *
+ * Several answers to one request share the pages of their prompt.  Such a page goes back only with its last
+ * holder, so what sending somebody away brings is what it has for itself.  That is counted low where two holders
+ * are sent away in one plan; the next plan knows better. */
 
 #ifndef WORKER_SCHEDULE_H
 #define WORKER_SCHEDULE_H
@@ -20,11 +24,15 @@ struct schedule_item {
     uint32_t total;  /* tokens */
     uint32_t cached; /* positions in the cache; 0 when it is not running */
     bool running;
-    bool alone; /* nothing else may be in progress with it */
+    bool alone;       /* nothing else may be in progress with it */
+    bool held;        /* waits for what another one computes for it; those behind it may go first */
+    uint32_t shared;  /* pages that it has in common with others */
+    uint32_t offered; /* positions that it can have in common with one that runs, when it is let in */
 
     /* The plan. */
     uint32_t rows;   /* to compute in this step */
     bool preempt;    /* was running: give its cache back */
+    bool share;      /* was let in: take the positions offered first */
     bool impossible; /* it cannot go on even by itself: the cache is too small */
 };
 

@@ -222,6 +222,7 @@ static bool send_result(struct seat *seat, struct held *held)
     body.numerics = result->numerics;
     body.prompt_tokens = result->prompt_tokens;
     body.generated_tokens = result->generated_tokens;
+    body.cached_tokens = result->cached_tokens;
     body.started_ms = result->started_ms;
     held->sent = seat_send(seat, MOOTHALL__ENVELOPE__BODY_RESULT, &body, buf_span(&result->body));
     return held->sent;

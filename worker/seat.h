@@ -98,7 +98,7 @@ struct seat_result {
     uint32_t status_code;
     char reason[512]; /* UTF-8 */
     char numerics[160];
-    uint32_t prompt_tokens, generated_tokens;
+    uint32_t prompt_tokens, generated_tokens, cached_tokens;
     int64_t started_ms;
     struct buf body;
 };

@@ -9,7 +9,10 @@
 #include "worker/model/forward.h"
 #include "worker/schedule.h"
 
-enum { LOGITS_MAX = 32 }; /* rows whose logits stand in memory at once */
+enum {
+    LOGITS_MAX = 32, /* rows whose logits stand in memory at once */
+    DRAWS_MAX = 32,  /* in one piece of work */
+};
 
 enum stage { STAGE_NONE, STAGE_ATTEND, STAGE_DENSE, STAGE_LOCAL, STAGE_SHARED, STAGE_AWAY, STAGE_LOGITS };
 
@@ -48,10 +51,10 @@ struct step {
     struct sampler *sampler;
     int32_t *hole; /* ids below the tokenizer's highest that it does not know: never drawn */
     int hole_count;
-    float *allowed;                /* [vocab]: logits without the holes; NULL when there are none */
-    struct sequence *first, *last; /* oldest first */
+    struct job *jobs, *last_job;   /* oldest first */
+    struct sequence *first, *last; /* those of their choices that are not over */
     int sequence_count;
-    struct sequence *over; /* finished, to be taken */
+    struct job *over; /* finished, to be taken */
     struct step_counts counts;
 
     /* The pass in progress. */
@@ -63,7 +66,8 @@ struct step {
     struct member *member;
     int member_count;
     struct wanted *wanted;
-    int wanted_count, wanted_done;
+    int wanted_count, wanted_ready, wanted_done; /* rows; those whose logits are there, those that are used */
+    int choice_done;                             /* of the next row: choices that have drawn from it */
     struct schedule_item *item;
     struct sequence **item_sequence;
     int item_room;
@@ -100,8 +104,6 @@ static void find_holes(struct step *step)
     for (int32_t id = 0; id < known; id++)
         if (!tokenizer_has(step->tokenizer, id))
             step->hole[step->hole_count++] = id;
-    if (step->hole_count)
-        step->allowed = must(malloc((size_t)step->config->vocab * sizeof *step->allowed));
 }
 
 bool step_new(struct step **out, struct model *model, const struct tokenizer *tokenizer,
@@ -170,19 +172,18 @@ void step_free(struct step *step)
     if (!step)
         return;
     drop_calls(step);
-    for (struct sequence *s = step->first, *next; s; s = next) {
-        next = s->next;
-        sequence_free(s);
+    for (struct job *job = step->jobs, *next; job; job = next) {
+        next = job->next;
+        job_free(job);
     }
-    for (struct sequence *s = step->over, *next; s; s = next) {
-        next = s->next;
-        sequence_free(s);
+    for (struct job *job = step->over, *next; job; job = next) {
+        next = job->next;
+        job_free(job);
     }
     forward_free(step->forward);
     experts_free(step->experts);
     sampler_free(step->sampler);
     free(step->hole);
-    free(step->allowed);
     cache_pool_free(step->pool);
     free(step->row);
     free(step->member);
@@ -216,13 +217,67 @@ bool step_in_pass(const struct step *step)
 
 /* ---- sequences come and go ------------------------------------------------------------------------- */
 
-void step_add(struct step *step, struct sequence *sequence)
+void step_add(struct step *step, struct job *job)
 {
-    cache_sequence_init(&sequence->cache, step->pool);
-    sequence->next = NULL;
-    *(step->last ? &step->last->next : &step->first) = sequence;
-    step->last = sequence;
-    step->sequence_count++;
+    job->next = NULL;
+    *(step->last_job ? &step->last_job->next : &step->jobs) = job;
+    step->last_job = job;
+    for (int i = 0; i < job->choice_count; i++) {
+        struct sequence *s = &job->choice[i];
+
+        cache_sequence_init(&s->cache, step->pool);
+        s->next = NULL;
+        *(step->last ? &step->last->next : &step->first) = s;
+        step->last = s;
+        step->sequence_count++;
+    }
+}
+
+/* The place of a choice that is over goes to one of the same job that has none yet: it has computed what they have
+ * in common. */
+static void hand_over(struct sequence *from)
+{
+    struct job *job = from->job;
+
+    for (int i = 0; i < job->choice_count && from->cached >= job->common; i++) {
+        struct sequence *to = &job->choice[i];
+
+        if (to->over || to->running || !to->begun)
+            continue;
+        cache_shrink(&from->cache, job->common);
+        cache_sequence_fini(&to->cache);
+        to->cache = from->cache;
+        cache_sequence_init(&from->cache, to->cache.pool);
+        to->cached = job->common;
+        if (!to->placed)
+            to->taken = (int32_t)job->prompt.count;
+        to->running = to->placed = true;
+        return;
+    }
+}
+
+static void collect_jobs(struct step *step)
+{
+    struct job **at = &step->jobs;
+
+    step->last_job = NULL;
+    while (*at) {
+        struct job *job = *at;
+
+        if (!job->dropped && job->open > 0) {
+            step->last_job = job;
+            at = &job->next;
+            continue;
+        }
+        *at = job->next;
+        job->next = NULL;
+        if (job->dropped) {
+            job_free(job);
+        } else {
+            job->next = step->over;
+            step->over = job;
+        }
+    }
 }
 
 /* Takes out all that are over or dropped; never while a pass may still point at them. */
@@ -233,16 +288,13 @@ static void collect(struct step *step)
     for (struct sequence *s = step->first, *next; s; s = next) {
         next = s->next;
         s->next = NULL;
-        if (s->dropped || s->over) {
+        if (s->job->dropped || s->over) {
             step->sequence_count--;
+            if (!s->job->dropped && s->running)
+                hand_over(s);
             cache_sequence_fini(&s->cache);
             s->cache.pool = NULL;
-            if (s->dropped) {
-                sequence_free(s);
-            } else {
-                s->next = step->over;
-                step->over = s;
-            }
+            s->running = false;
             continue;
         }
         *(last ? &last->next : &kept) = s;
@@ -250,36 +302,60 @@ static void collect(struct step *step)
     }
     step->first = kept;
     step->last = last;
+    collect_jobs(step);
 }
 
 void step_drop(struct step *step, uint64_t fence)
 {
-    for (struct sequence *s = step->first; s; s = s->next)
-        if (s->lease->fence == fence)
-            s->dropped = true;
+    for (struct job *job = step->jobs; job; job = job->next)
+        if (job->lease->fence == fence)
+            job->dropped = true;
     if (step->stage == STAGE_NONE)
         collect(step);
 }
 
-struct sequence *step_take(struct step *step)
+struct job *step_take(struct step *step)
 {
-    struct sequence *s = step->over;
+    struct job *job = step->over;
 
-    if (s) {
-        step->over = s->next;
-        s->next = NULL;
+    if (job) {
+        step->over = job->next;
+        job->next = NULL;
     }
-    return s;
+    return job;
 }
 
-const struct sequence *step_sequences(const struct step *step)
+const struct job *step_jobs(const struct step *step)
 {
-    return step->first;
+    return step->jobs;
 }
 
 /* ---- the beginning of a pass -------------------------------------------------------------------------- */
 
-static void plan(struct step *step)
+/* One of the same job that runs and has what they have in common. */
+static const struct sequence *donor(const struct sequence *s)
+{
+    const struct job *job = s->job;
+
+    for (int i = 0; i < job->choice_count; i++)
+        if (job->choice[i].running && job->choice[i].cached >= job->common)
+            return &job->choice[i];
+    return NULL;
+}
+
+static void share(struct sequence *s)
+{
+    if (!cache_share(&s->cache, &donor(s)->cache, s->job->common, NULL)) {
+        s->running = false; /* no memory for a page: later, then */
+        return;
+    }
+    s->cached = s->job->common;
+    if (!s->placed)
+        s->taken = (int32_t)s->job->prompt.count;
+}
+
+/* True when somebody was sent away. */
+static bool plan(struct step *step)
 {
     struct schedule_limits limits = {
         .batch_tokens = (uint32_t)step->limits.batch_tokens,
@@ -288,6 +364,7 @@ static void plan(struct step *step)
         .pages_all = (uint32_t)cache_pool_pages_max(step->pool),
         .pages_free = (uint32_t)(cache_pool_pages_max(step->pool) - cache_pool_pages_used(step->pool)),
     };
+    bool preempted = false;
     int n = 0;
 
     if (step->sequence_count > step->item_room) {
@@ -297,10 +374,15 @@ static void plan(struct step *step)
             must(realloc(step->item_sequence, (size_t)step->item_room * sizeof *step->item_sequence));
     }
     for (struct sequence *s = step->first; s; s = s->next) {
+        bool offered = s->job->choice_count > 1 && !s->running && s->begun && donor(s);
+
         step->item[n] = (struct schedule_item){ .total = (uint32_t)sequence_total(s),
                                                 .cached = (uint32_t)s->cached,
                                                 .running = s->running,
-                                                .alone = s->lease->alone };
+                                                .alone = s->job->lease->alone,
+                                                .held = sequence_is_held(s),
+                                                .shared = (uint32_t)(s->cache.page_count - cache_pages_own(&s->cache)),
+                                                .offered = offered ? (uint32_t)s->job->common : 0 };
         step->item_sequence[n++] = s;
     }
     schedule_plan(step->item, n, limits);
@@ -311,30 +393,37 @@ static void plan(struct step *step)
             cache_shrink(&s->cache, 0);
             s->cached = 0;
             step->counts.preempted++;
-            log_info("sequence.preempted", "job=%s tokens=%d", s->lease->job, (int)sequence_total(s));
+            preempted = true;
+            log_info("sequence.preempted", "job=%s tokens=%d", s->job->lease->job, (int)sequence_total(s));
         }
         s->running = step->item[i].running;
-        s->impossible = step->item[i].impossible;
-        if (s->impossible)
-            s->over = true;
+        if (step->item[i].share)
+            share(s);
+        s->placed = s->placed || s->running;
+        if (step->item[i].impossible && !s->job->impossible) {
+            s->job->impossible = true;
+            job_fail(s->job, "cache_too_small", "the latent cache is too small");
+        }
     }
+    return preempted;
 }
 
 static bool fill_rows(struct step *step, struct err *err)
 {
     int n = 0;
 
-    step->row_count = step->member_count = step->wanted_count = step->wanted_done = 0;
+    step->row_count = step->member_count = 0;
+    step->wanted_count = step->wanted_ready = step->wanted_done = step->choice_done = 0;
     step->decode = true;
     for (struct sequence *s = step->first; s; s = s->next, n++) {
         int count = (int)step->item[n].rows;
 
-        if (!count || s->over)
+        if (!count || s->over || !s->running)
             continue;
         if (!cache_grow(&s->cache, s->cached + count, err))
             return err_wrap(err, "the plan of a step");
-        if (!s->started_ms)
-            s->started_ms = clock_wall_ms();
+        if (!s->job->started_ms)
+            s->job->started_ms = clock_wall_ms();
         step->member[step->member_count++] = (struct member){ s, step->row_count, count };
         for (int i = 0; i < count; i++) {
             struct forward_row *row = &step->row[step->row_count++];
@@ -343,7 +432,7 @@ static bool fill_rows(struct step *step, struct err *err)
             *row = (struct forward_row){ .sequence = &s->cache,
                                          .token = sequence_token(s, position),
                                          .position = position,
-                                         .generated = (size_t)position >= s->prompt.count,
+                                         .generated = (size_t)position >= s->job->prompt.count,
                                          .want_logits = sequence_wants(s, position) };
             step->decode = step->decode && row->generated;
             step->counts.prompt_tokens += !row->generated;
@@ -619,44 +708,51 @@ static void score(struct step *step, struct answer_score *into, const float *log
         into->top[i] = (struct answer_top){ top[i].token, top[i].logprob };
 }
 
-static int32_t draw(struct step *step, const struct sequence *s, const float *logits, uint32_t position)
+static void draw(struct step *step, struct sequence *s, const float *logits, uint32_t position)
 {
-    if (step->hole_count) {
-        memcpy(step->allowed, logits, (size_t)step->config->vocab * sizeof *logits);
-        for (int i = 0; i < step->hole_count; i++)
-            step->allowed[step->hole[i]] = -INFINITY;
-        logits = step->allowed;
+    int known = tokenizer_size(step->tokenizer);
+    struct answer_score own = { 0 };
+    struct sample_shape shape;
+    int32_t token = sequence_forced(s);
+
+    if (token < 0) {
+        if (!sequence_shape(s, &shape))
+            return;
+        shape.banned = step->hole;
+        shape.banned_count = step->hole_count;
+        token = sample_token(step->sampler, sample_shaped(step->sampler, logits, known, &shape), known, &s->sampling,
+                             position);
     }
-    return sample_token(step->sampler, logits, tokenizer_size(step->tokenizer), &s->sampling, position);
+    if (token >= 0) {
+        if (s->job->request.logprobs)
+            score(step, &own, logits, token, s->job->request.top_logprobs);
+        step->counts.generated_tokens++;
+    }
+    sequence_add(s, token, &own);
 }
 
-static void use_logits(struct step *step, const struct wanted *wanted, const float *logits)
+/* From the row that choice 0 computes for all, all draw.  One of them; true when it was the last. */
+static bool use_logits(struct step *step, const struct wanted *wanted, const float *logits)
 {
     struct sequence *s = wanted->sequence;
+    struct job *job = s->job;
     size_t next = (size_t)wanted->position + 1;
-    struct answer_score own = { 0 };
-    int32_t token;
 
-    if (s->dropped)
-        return;
-    if (next < s->prompt.count) {
-        score(step, &s->answer.prompt_score[next], logits, s->prompt.id[next], s->request.top_logprobs);
-        return;
+    if (job->dropped || job->failed)
+        return true;
+    if (next < job->prompt.count) {
+        score(step, &s->answer.prompt_score[next], logits, job->prompt.id[next], job->request.top_logprobs);
+        return true;
     }
-    token = draw(step, s, logits, (uint32_t)next);
-    if (token < 0) {
-        s->broken = s->over = true;
-        return;
+    if (step->choice_done == 0 && s->begun) { /* on its own way */
+        draw(step, s, logits, (uint32_t)next);
+        return true;
     }
-    if (s->request.logprobs)
-        score(step, &own, logits, token, s->request.top_logprobs);
-    step->counts.generated_tokens++;
-    if (!answer_add(&s->answer, token, token == tokenizer_eos(step->tokenizer), &own))
-        s->over = true;
-    else if ((int32_t)s->answer.generated.count >= s->new_max) {
-        answer_cut(&s->answer);
-        s->over = true;
-    }
+    s = &job->choice[step->choice_done++];
+    draw(step, s, logits, (uint32_t)next);
+    if (s->over && s != job->choice)
+        s->taken = (int32_t)job->prompt.count;
+    return step->choice_done == job->choice_count;
 }
 
 static void end_pass(struct step *step)
@@ -665,10 +761,8 @@ static void end_pass(struct step *step)
         struct sequence *s = step->member[i].sequence;
 
         s->cached += step->member[i].count;
-        if (s->new_max == 0 && s->cached == (int32_t)s->prompt.count) { /* only to be scored */
-            answer_cut(&s->answer);
-            s->over = true;
-        }
+        if (s->new_max == 0 && s->cached == (int32_t)s->job->prompt.count) /* only to be scored */
+            job_scored(s->job);
     }
     if (step->decode && step->away)
         step->counts.decode_steps_away++;
@@ -687,14 +781,17 @@ static void next_layer(struct step *step)
 
 static enum step_state begin_pass(struct step *step, struct err *err)
 {
+    bool preempted;
+
+    collect(step); /* what was over before it began: all of it was forced */
     if (!step->first)
-        return STEP_IDLE;
-    plan(step);
+        return step->over ? STEP_WORKED : STEP_IDLE;
+    preempted = plan(step);
     if (!fill_rows(step, err))
         return STEP_FAILED;
     if (step->row_count == 0) {
         collect(step); /* what can never run */
-        return step->over ? STEP_WORKED : STEP_IDLE;
+        return step->over || preempted ? STEP_WORKED : STEP_IDLE;
     }
     step->counts.steps++;
     step->counts.decode_steps += step->decode;
@@ -707,17 +804,20 @@ static enum step_state begin_pass(struct step *step, struct err *err)
 
 static enum step_state on_logits(struct step *step)
 {
-    int count = step->wanted_count - step->wanted_done;
+    int count = step->wanted_count - step->wanted_ready;
 
     if (count > LOGITS_MAX)
         count = LOGITS_MAX;
-    if (count > 0) {
-        if (!forward_logits(step->forward, step->wanted_done, count))
+    if (step->wanted_done == step->wanted_ready && count > 0) {
+        if (!forward_logits(step->forward, step->wanted_ready, count))
             return STEP_WORKED;
-        for (int i = step->wanted_done; i < step->wanted_done + count; i++)
-            use_logits(step, &step->wanted[i], forward_logits_of(step->forward, i));
-        step->wanted_done += count;
+        step->wanted_ready += count;
     }
+    for (int i = 0; i < DRAWS_MAX && step->wanted_done < step->wanted_ready; i++)
+        if (use_logits(step, &step->wanted[step->wanted_done], forward_logits_of(step->forward, step->wanted_done))) {
+            step->wanted_done++;
+            step->choice_done = 0;
+        }
     if (step->wanted_done == step->wanted_count)
         end_pass(step);
     return STEP_WORKED;

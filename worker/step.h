@@ -7,7 +7,9 @@
  *
  * Which sequences take part, and with how many rows, is the plan of schedule.h.  A sequence that is sent
  * away when the cache is full starts over later: its prompt in the expanded form and what it had
- * generated in the absorbed form, each position as before, so its bytes do not change. */
+ * generated in the absorbed form, each position as before, so its bytes do not change.
+ *
+ * What comes in and goes out is a job; what takes part is a sequence, one for each of its choices. */
 
 #ifndef WORKER_STEP_H
 #define WORKER_STEP_H
@@ -41,12 +43,12 @@ bool step_new(struct step **step, struct model *model, const struct tokenizer *t
               struct exchange *exchange, const struct step_config *config, struct err *err);
 void step_free(struct step *step); /* with all its sequences; NULL is fine */
 
-void step_add(struct step *step, struct sequence *sequence); /* takes it; it waits for room */
-/* The lease of that fence is gone: its sequence ends without a result, as soon as the pass allows. */
+void step_add(struct step *step, struct job *job); /* takes it; it waits for room */
+/* The lease of that fence is gone: its job ends without a result, as soon as the pass allows. */
 void step_drop(struct step *step, uint64_t fence);
-/* A sequence that is over, taken out and yours; NULL when there is none. */
-struct sequence *step_take(struct step *step);
-const struct sequence *step_sequences(const struct step *step); /* all that are not over, oldest first */
+/* A job that is over, taken out and yours; NULL when there is none. */
+struct job *step_take(struct step *step);
+const struct job *step_jobs(const struct step *step); /* all that are not over, oldest first */
 
 enum step_state {
     STEP_IDLE,   /* no sequence can move */

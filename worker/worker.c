@@ -123,48 +123,48 @@ static void send_hindered(struct worker *w, const struct seat_lease *lease, cons
     seat_result(w->seat, result);
 }
 
-static void send_answer(struct worker *w, struct sequence *s)
+static void send_answer(struct worker *w, const struct job *job)
 {
     struct seat_result *result;
     struct request_fault fault;
     struct err err;
 
-    if (s->impossible) {
-        send_hindered(w, s->lease,
+    if (job->impossible) {
+        send_hindered(w, job->lease,
                       "the latent cache of this worker is too small for the request even alone; give it more "
                       "with --cache");
         return;
     }
-    if (s->broken) {
-        request_fault_set(&fault, 500, "no_finite_logits", NULL,
-                          "the model gave no finite logits for this prompt after %zu tokens",
-                          s->answer.generated.count);
-        send_fault(w, s->lease, &fault);
+    if (job->failed) {
+        send_fault(w, job->lease, &job->fault);
         return;
     }
-    result = result_new(w, s->lease, MOOTHALL__OUTCOME__FINISHED, 200);
-    result->prompt_tokens = (uint32_t)s->prompt.count;
-    result->generated_tokens = (uint32_t)s->answer.generated.count;
-    result->started_ms = s->started_ms;
-    if (!answer_body(&s->answer, RESULT_MAX, &result->body, &err)) {
+    result = result_new(w, job->lease, MOOTHALL__OUTCOME__FINISHED, 200);
+    result->prompt_tokens = (uint32_t)job->prompt.count;
+    result->generated_tokens = job_generated(job);
+    result->cached_tokens = job_cached(job);
+    if (job->started_ms)
+        result->started_ms = job->started_ms;
+    if (!job_body(job, RESULT_MAX, &result->body, &err)) {
         buf_fini(&result->body);
         free(result);
-        request_fault_set(&fault, 413, "answer_too_large", "logprobs", "%s", err.text);
-        send_fault(w, s->lease, &fault);
+        request_fault_set(&fault, 413, "answer_too_large", job->request.logprobs ? "logprobs" : "max_tokens", "%s",
+                          err.text);
+        send_fault(w, job->lease, &fault);
         return;
     }
-    log_debug("job.done", "job=%s prompt=%zu generated=%zu", s->lease->job, s->prompt.count,
-              s->answer.generated.count);
+    log_debug("job.done", "job=%s prompt=%zu generated=%u", job->lease->job, job->prompt.count,
+              job_generated(job));
     seat_result(w->seat, result);
 }
 
 static void send_answers(struct worker *w)
 {
-    struct sequence *s;
+    struct job *job;
 
-    while ((s = step_take(w->step))) {
-        send_answer(w, s);
-        sequence_free(s);
+    while ((job = step_take(w->step))) {
+        send_answer(w, job);
+        job_free(job);
     }
 }
 
@@ -174,18 +174,21 @@ static void send_answers(struct worker *w)
 static void on_lease(struct worker *w, struct seat_event *event)
 {
     struct request_fault fault;
-    struct sequence *sequence;
+    struct job *job;
 
     if (w->stopping) {
         seat_release(w->seat, event->lease->fence);
         return;
     }
-    if (!sequence_new(&sequence, &w->world, event->lease, &fault)) {
-        send_fault(w, event->lease, &fault);
+    if (!job_new(&job, &w->world, event->lease, &fault)) {
+        if (fault.status_code == 503)
+            send_hindered(w, event->lease, fault.message);
+        else
+            send_fault(w, event->lease, &fault);
         return;
     }
-    event->lease = NULL; /* the sequence's now */
-    step_add(w->step, sequence);
+    event->lease = NULL; /* the job's now */
+    step_add(w->step, job);
 }
 
 /* A shard once seated stays: an older epoch's calls are still answered, and a pass under way may be
@@ -398,6 +401,8 @@ static bool open_model(struct worker *w, struct err *err)
                                         .chat_why = w->chat_why.text,
                                         .context = model_config(w->model)->context,
                                         .vocab = model_config(w->model)->vocab };
+    w->world.forms = forms_new(w->tokenizer, w->world.vocab);
+    w->world.text_bytes_max = tokenizer_token_bytes_max(w->tokenizer) * (size_t)w->world.context;
     model_numerics(w->model, w->numerics);
     return true;
 }
@@ -519,16 +524,16 @@ static bool take_seat(struct worker *w, int stop_fd, struct err *err)
     return seat_start(&w->seat, w->context, &config, err);
 }
 
-/* What has its answer is sent, the rest given back; step_free takes the sequences themselves. */
+/* What has its answer is sent, the rest given back; step_free takes the jobs themselves. */
 static void release_all(struct worker *w)
 {
     struct seat_event *event;
 
     while ((event = seat_take(w->seat))) /* leases that came meanwhile go back too */
         on_event(w, event);
-    for (const struct sequence *s = step_sequences(w->step); s; s = s->next)
-        if (!s->dropped)
-            seat_release(w->seat, s->lease->fence);
+    for (const struct job *job = step_jobs(w->step); job; job = job->next)
+        if (!job->dropped)
+            seat_release(w->seat, job->lease->fence);
 }
 
 enum worker_exit worker_run(const struct settings *settings, int stop_fd, struct err *err)
@@ -568,6 +573,7 @@ out:
     if (w->own_directory[0])
         rmdir(w->own_directory);
     link_context_free(w->context);
+    forms_free(w->world.forms);
     chat_free(w->chat);
     tokenizer_free(w->tokenizer);
     model_free(w->model);

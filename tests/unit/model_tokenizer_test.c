@@ -583,8 +583,68 @@ static void test_the_demo_tokenizer(void **state)
     CHECK(tokenizer_added(t, span_text("<｜nope｜>")) == -1);
     CHECK(tokenizer_encode_prompt(t, span_text("<｜end▁of▁sentence｜>"), &ids, &err));
     CHECK(ids.count == 2 && ids.id[0] == tokenizer_bos(t) && ids.id[1] == tokenizer_eos(t));
+    /* What bounds a prompt's bytes before it is tokenized. */
+    CHECK(tokenizer_token_bytes_max(t) >= tokenizer_bytes(t, tokenizer_eos(t)).size && tokenizer_token_bytes_max(t) < 4096);
+    for (int32_t id = 0; id < tokenizer_size(t); id++)
+        CHECK(tokenizer_bytes(t, id).size <= tokenizer_token_bytes_max(t));
     ids_fini(&ids);
     tokenizer_free(t);
+}
+
+/* A model may end its texts with more than one token: generation_config.json names them. */
+static void test_every_token_that_ends_a_text_is_known(void **state)
+{
+    static const struct {
+        const char *generation;
+        int count; /* -1: refused */
+        const char *words;
+    } cases[] = {
+        { NULL, 1, "" },
+        { "{}", 1, "" },
+        { "{\"eos_token_id\":null}", 1, "" },
+        { "{\"eos_token_id\":2047}", 1, "" },
+        { "{\"eos_token_id\":[2047,5,5,2000000]}", 2, "" },
+        { "{\"eos_token_id\":7}", 2, "" },
+        { "{\"eos_token_id\":\"7\"}", -1, "generation_config.json: eos_token_id: expected a token id" },
+        { "{\"eos_token_id\":[1,-2]}", -1, "expected a token id" },
+        { "{\"eos_token_id\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]}", -1, "more than 16 ids" },
+        { "[]", -1, "expected an object" },
+        { "{", -1, "generation_config.json: line 1" },
+    };
+    char dir[] = "/tmp/moothall-generation-XXXXXX", path[128];
+    struct err err;
+
+    (void)state;
+    CHECK(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    CHECK(symlink(DEMO "/tokenizer.json", path) == 0);
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", dir);
+    CHECK(symlink(DEMO "/tokenizer_config.json", path) == 0);
+    snprintf(path, sizeof path, "%s/generation_config.json", dir);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct tokenizer *t;
+        int count = -1;
+
+        if (cases[i].generation) {
+            FILE *file = fopen(path, "w");
+
+            CHECK(file && fputs(cases[i].generation, file) >= 0);
+            fclose(file);
+        }
+        if (tokenizer_load(&t, dir, &err)) {
+            CHECK(tokenizer_eos_ids(t, &count)[0] == tokenizer_eos(t) && tokenizer_is_eos(t, tokenizer_eos(t)));
+            CHECK(tokenizer_is_eos(t, 5) == (i == 4) && tokenizer_is_eos(t, 7) == (i == 5) && !tokenizer_is_eos(t, -1));
+        }
+        if (count != cases[i].count || (count < 0 && !strstr(err.text, cases[i].words)))
+            fail_msg("%s: %d ids: %s", cases[i].generation, count, count < 0 ? err.text : "");
+        tokenizer_free(t);
+    }
+    unlink(path);
+    snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", dir);
+    unlink(path);
+    rmdir(dir);
 }
 
 int main(void)
@@ -610,6 +670,7 @@ int main(void)
         cmocka_unit_test(test_an_exploding_pattern_is_stopped),
         cmocka_unit_test(test_a_flood_of_combining_marks_is_refused),
         cmocka_unit_test(test_the_demo_tokenizer),
+        cmocka_unit_test(test_every_token_that_ends_a_text_is_known),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -40,7 +40,7 @@ static json_t *body_of(const struct answer *answer)
     struct err err;
     json_t *body;
 
-    CHECK(answer_body(answer, 1 << 20, &out, &err));
+    CHECK(answer_body(&answer, 1, 1 << 20, &out, &err));
     body = json_loadb((char *)out.data, out.size, JSON_ALLOW_NUL, NULL);
     buf_fini(&out);
     CHECK(body);
@@ -73,10 +73,10 @@ static void test_a_stop_string_is_found_however_tokens_cut_it(void **state)
         struct answer answer;
         size_t n = 0;
 
-        answer_init(&answer, &request, tokenizer, NULL, 0);
+        answer_init(&answer, &request, tokenizer, NULL, 0, NULL);
         while (n < ids.count && answer_add(&answer, ids.id[n++], false, NULL))
             ;
-        answer_cut(&answer);
+        answer_end(&answer, ANSWER_LENGTH);
         CHECK(answer.end == (expected[i] ? ANSWER_STOP : ANSWER_LENGTH));
         CHECK(span_equal(buf_span(&answer.text),
                          span_text(expected[i] ? expected[i] : "This is the end of it all, surely.")));
@@ -95,7 +95,7 @@ static void test_the_earliest_stop_string_cuts(void **state)
     struct answer answer;
 
     (void)state;
-    answer_init(&answer, &request, tokenizer, NULL, 0);
+    answer_init(&answer, &request, tokenizer, NULL, 0, NULL);
     for (size_t i = 0; i < ids.count && answer_add(&answer, ids.id[i], false, NULL); i++)
         ;
     CHECK(answer.end == ANSWER_STOP && span_equal(buf_span(&answer.text), span_text("the ")));
@@ -113,10 +113,10 @@ static void test_half_a_character_at_the_end_is_replaced(void **state)
 
     (void)state;
     CHECK(ids.count > 1);
-    answer_init(&answer, &request, tokenizer, NULL, 0);
+    answer_init(&answer, &request, tokenizer, NULL, 0, NULL);
     CHECK(answer_add(&answer, ids.id[0], false, NULL));
     CHECK(answer.text.size == 0);
-    answer_cut(&answer);
+    answer_end(&answer, ANSWER_LENGTH);
     CHECK(span_equal(buf_span(&answer.text), span_text("\xef\xbf\xbd")));
     body = body_of(&answer);
     CHECK(!strcmp(json_string_value(at(at(at(at(body, "choices"), "0"), "message"), "content")),
@@ -143,7 +143,7 @@ static void test_a_chat_answer_has_the_shape_of_openai(void **state)
     (void)state;
     score.top[0] = (struct answer_top){ ids.id[0], -0.5f };
     score.top[1] = (struct answer_top){ tokenizer_eos(tokenizer), -1.5f };
-    answer_init(&answer, &request, tokenizer, prompt, 3);
+    answer_init(&answer, &request, tokenizer, prompt, 3, NULL);
     CHECK(answer_add(&answer, ids.id[0], false, &score));
     CHECK(!answer_add(&answer, tokenizer_eos(tokenizer), true, &score));
     body = body_of(&answer);
@@ -162,10 +162,10 @@ static void test_a_chat_answer_has_the_shape_of_openai(void **state)
     json_decref(body);
 
     /* Promise 3 is about bytes, so the order of keys counts. */
-    CHECK(answer_body(&answer, 1 << 20, &first, &err) && answer_body(&answer, 1 << 20, &second, &err));
+    CHECK(answer_body(&(const struct answer *){ &answer }, 1, 1 << 20, &first, &err) && answer_body(&(const struct answer *){ &answer }, 1, 1 << 20, &second, &err));
     CHECK(span_equal(buf_span(&first), buf_span(&second)));
     first.size = 0;
-    CHECK(!answer_body(&answer, 100, &first, &err) && err.code == ERR_LIMIT);
+    CHECK(!answer_body(&(const struct answer *){ &answer }, 1, 100, &first, &err) && err.code == ERR_LIMIT);
     buf_fini(&first);
     buf_fini(&second);
     answer_fini(&answer);
@@ -188,10 +188,10 @@ static void test_echo_scores_the_prompt(void **state)
     (void)state;
     CHECK(tokenizer_encode_prompt(tokenizer, request.prompt, &prompt, &err));
     CHECK(prompt.count > 2 && prompt.id[0] == tokenizer_bos(tokenizer));
-    answer_init(&answer, &request, tokenizer, prompt.id, prompt.count);
+    answer_init(&answer, &request, tokenizer, prompt.id, prompt.count, NULL);
     for (size_t i = 1; i < prompt.count; i++)
         answer.prompt_score[i] = (struct answer_score){ .logprob = -(float)i, .known = true };
-    answer_cut(&answer);
+    answer_end(&answer, ANSWER_LENGTH);
     body = body_of(&answer);
     logprobs = at(at(at(body, "choices"), "0"), "logprobs");
     CHECK(!strcmp(json_string_value(at(at(at(body, "choices"), "0"), "text")), "to be or"));
@@ -228,14 +228,14 @@ static void test_rows_without_text_are_named_by_their_id(void **state)
 
     (void)state;
     CHECK(prompt.count >= 2);
-    answer_init(&answer, &request, tokenizer, prompt.id, prompt.count);
+    answer_init(&answer, &request, tokenizer, prompt.id, prompt.count, NULL);
     for (size_t i = 1; i < prompt.count; i++)
         answer.prompt_score[i] =
             (struct answer_score){ .logprob = -3,
                                    .known = true,
                                    .top_count = 3,
                                    .top = { { beyond, -1 }, { beyond + 7, -1.5f }, { prompt.id[0], -2 } } };
-    answer_cut(&answer);
+    answer_end(&answer, ANSWER_LENGTH);
     body = body_of(&answer);
     top = at(at(at(at(at(body, "choices"), "0"), "logprobs"), "top_logprobs"), "1");
     CHECK(json_object_size(top) == 4);
@@ -245,9 +245,65 @@ static void test_rows_without_text_are_named_by_their_id(void **state)
     ids_fini(&prompt);
 }
 
+/* Several answers to one prompt: each has its place, the prompt is counted and scored once. */
+static void test_choices_stand_in_their_order(void **state)
+{
+    struct ids prompt = encode("one two"), said = encode("three");
+    struct request request = { .kind = REQUEST_COMPLETION, .prompt = span_text("one two"), .echo = true, .logprobs = true };
+    struct answer answer[3];
+    const struct answer *choice[3] = { &answer[0], &answer[1], &answer[2] };
+    struct answer_score score = { .known = true, .logprob = -1 };
+    struct buf out = { 0 };
+    struct err err;
+    json_t *body;
+
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        answer_init(&answer[i], &request, tokenizer, prompt.id, prompt.count, i ? &answer[0] : NULL);
+    answer[0].prompt_score[1] = (struct answer_score){ .known = true, .logprob = -0.5f };
+    for (int i = 0; i < 3; i++)
+        for (size_t k = 0; k < said.count && (int)k < i; k++)
+            CHECK(answer_add(&answer[i], said.id[k], false, &score));
+    answer_end(&answer[0], ANSWER_LENGTH);
+    answer_end(&answer[1], ANSWER_REPETITION);
+    answer_end(&answer[2], ANSWER_STOP);
+    CHECK(answer_body(choice, 3, 1 << 20, &out, &err));
+    body = json_loadb((char *)out.data, out.size, 0, NULL);
+    CHECK(body && json_array_size(at(body, "choices")) == 3);
+    for (int i = 0; i < 3; i++) {
+        static const char *const reasons[] = { "length", "repetition", "stop" };
+        json_t *one = json_array_get(at(body, "choices"), (size_t)i);
+
+        CHECK(json_integer_value(at(one, "index")) == i);
+        assert_string_equal(json_string_value(at(one, "finish_reason")), reasons[i]);
+        CHECK(json_number_value(at(at(at(one, "logprobs"), "token_logprobs"), "1")) == -0.5);
+        CHECK((int)json_array_size(at(one, "token_ids")) == (i < (int)said.count ? i : (int)said.count));
+    }
+    CHECK(json_integer_value(at(at(body, "usage"), "prompt_tokens")) == (json_int_t)prompt.count);
+    CHECK(json_integer_value(at(at(body, "usage"), "completion_tokens")) ==
+          (json_int_t)(answer[1].generated.count + answer[2].generated.count));
+    json_decref(body);
+    /* At every bound it is refused or whole. */
+    for (size_t max = 1; max <= 4096; max += 7) {
+        struct buf small = { 0 };
+
+        if (answer_body(choice, 3, max, &small, &err))
+            CHECK(span_equal(buf_span(&small), buf_span(&out)));
+        else
+            CHECK(err.code == ERR_LIMIT && max < out.size && small.size <= max);
+        buf_fini(&small);
+    }
+    for (int i = 2; i >= 0; i--)
+        answer_fini(&answer[i]);
+    buf_fini(&out);
+    ids_fini(&prompt);
+    ids_fini(&said);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_choices_stand_in_their_order),
         cmocka_unit_test(test_a_stop_string_is_found_however_tokens_cut_it),
         cmocka_unit_test(test_the_earliest_stop_string_cuts),
         cmocka_unit_test(test_half_a_character_at_the_end_is_replaced),

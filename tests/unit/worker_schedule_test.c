@@ -109,6 +109,60 @@ static void test_what_can_never_fit_is_named(void **state)
     CHECK(grown.impossible && grown.rows == 0);
 }
 
+/* What waits for another one's prompt must not hold up those behind it, nor be let in. */
+static void test_one_that_is_held_is_passed(void **state)
+{
+    struct schedule_item item[3] = { { .total = 20, .cached = 8, .running = true }, { .total = 20, .held = true }, { .total = 5 } };
+
+    (void)state;
+    schedule_plan(item, 3, roomy);
+    CHECK(item[0].rows == 12 && !item[1].running && item[2].running && item[2].rows == 5);
+}
+
+/* Of a prompt that is there already only the page begun is copied. */
+static void test_pages_in_common_cost_nothing(void **state)
+{
+    struct schedule_item item[3] = { { .total = 15, .cached = 14, .running = true },
+                                     { .total = 15, .offered = 14 },
+                                     { .total = 15, .offered = 14 } };
+    struct schedule_limits limits = {
+        .batch_tokens = 100, .sequences_max = 8, .page = 4, .pages_free = 3, .pages_all = 7
+    };
+
+    (void)state;
+    schedule_plan(item, 3, limits);
+    CHECK(item[1].running && item[1].share && item[1].cached == 14 && item[1].rows == 1);
+    CHECK(!item[2].running && !item[2].share && item[2].cached == 0); /* a page for each that runs stays free */
+    item[0].total = item[1].total = 16; /* a page border: nothing to copy, a new page each */
+    item[0].cached = 15;
+    item[1] = (struct schedule_item){ .total = 15, .offered = 12 };
+    limits.pages_free = 2;
+    schedule_plan(item, 2, limits);
+    CHECK(item[1].running && item[1].rows == 3);
+}
+
+/* Sending one away brings only what it has for itself; the plan does not promise more. */
+static void test_shared_pages_do_not_come_free(void **state)
+{
+    struct schedule_item item[3] = {
+        { .total = 17, .cached = 16, .running = true, .shared = 3 },
+        { .total = 14, .cached = 13, .running = true, .shared = 3 },
+        { .total = 13, .cached = 12, .running = true, .shared = 3 },
+    };
+    struct schedule_limits limits = {
+        .batch_tokens = 100, .sequences_max = 8, .page = 4, .pages_free = 0, .pages_all = 5
+    };
+
+    (void)state;
+    schedule_plan(item, 3, limits);
+    CHECK(item[2].preempt && item[1].preempt && item[0].rows == 1);
+    /* Nothing of its own to give: the oldest waits for the next plan, and is not called impossible. */
+    item[0] = (struct schedule_item){ .total = 13, .cached = 12, .running = true, .shared = 3 };
+    item[1] = (struct schedule_item){ .total = 13, .cached = 12, .running = true, .shared = 3 };
+    schedule_plan(item, 2, limits);
+    CHECK(item[1].preempt && item[0].rows == 0 && !item[0].impossible);
+}
+
 /* Whatever the mix, a run of plans ends with every sequence done, and pages are never overdrawn. */
 static void test_every_sequence_ends_in_a_small_cache(void **state)
 {
@@ -156,6 +210,9 @@ int main(void)
         cmocka_unit_test(test_a_full_cache_sends_the_youngest_away),
         cmocka_unit_test(test_rows_of_one_sent_away_go_back_to_the_budget),
         cmocka_unit_test(test_one_that_must_be_alone_is),
+        cmocka_unit_test(test_one_that_is_held_is_passed),
+        cmocka_unit_test(test_pages_in_common_cost_nothing),
+        cmocka_unit_test(test_shared_pages_do_not_come_free),
         cmocka_unit_test(test_what_can_never_fit_is_named),
         cmocka_unit_test(test_every_sequence_ends_in_a_small_cache),
     };

@@ -60,7 +60,8 @@ static int load(void **state)
     exchange_map(exchange, &map);
     free(map.seat);
     world = (struct sequence_world){
-        .tokenizer = tokenizer, .chat_why = "no template", .context = c->context, .vocab = c->vocab
+        .tokenizer = tokenizer, .chat_why = "no template", .context = c->context, .vocab = c->vocab,
+        .forms = forms_new(tokenizer, c->vocab), .text_bytes_max = tokenizer_token_bytes_max(tokenizer) * (size_t)c->context
     };
     return 0;
 }
@@ -70,6 +71,7 @@ static int unload(void **state)
     char path[64];
 
     (void)state;
+    forms_free(world.forms);
     exchange_free(exchange);
     link_context_free(context);
     model_free(model);
@@ -93,19 +95,30 @@ static struct seat_lease *lease_new(int i, const char *body)
     return lease;
 }
 
-static struct sequence *sequence_of(int i)
+static struct job *job_of(int i, const char *body)
 {
-    char body[4096], prompt[2048] = "";
-    struct sequence *sequence;
+    struct job *job;
     struct request_fault fault;
+
+    if (!job_new(&job, &world, lease_new(i, body), &fault))
+        fail_msg("%s: %s", body, fault.message);
+    return job;
+}
+
+/* Greedy and drawn, scored and echoed, shaped in every way, one choice and several. */
+static struct job *job_number(int i)
+{
+    static const char *const more[] = {
+        ",\"logprobs\":2,\"echo\":true", "", ",\"n\":3", ",\"repetition_penalty\":1.3,\"n\":2", ",\"min_p\":0.1,\"logprobs\":1,\"n\":2,\"echo\":true",
+        ",\"presence_penalty\":1,\"frequency_penalty\":0.5", ",\"logit_bias\":{\"13\":5,\"300\":-100},\"n\":5", ",\"stop_token_ids\":[5,7,300],\"ignore_eos\":true",
+    };
+    char body[4096], prompt[2048] = "";
 
     for (int k = 0; k < 1 + i * 7 % 9; k++)
         sprintf(prompt + strlen(prompt), "line %d of %d; ", k, i);
     snprintf(body, sizeof body, "{\"prompt\":\"%s\",\"max_tokens\":%d,\"temperature\":%s%s}", prompt,
-             70 + i * 11 % 50, i % 3 ? "2" : "0", i % 4 == 0 ? ",\"logprobs\":2,\"echo\":true" : "");
-    if (!sequence_new(&sequence, &world, lease_new(i, body), &fault))
-        fail_msg("%s", fault.message);
-    return sequence;
+             70 + i * 11 % 50, i % 3 ? "2" : "0", more[i % 8]);
+    return job_of(i, body);
 }
 
 /* Runs them all and gives their bodies. */
@@ -113,24 +126,24 @@ static struct step_counts run(struct step_config config, int first, int count, s
 {
     struct step *step;
     struct step_counts counts;
-    struct sequence *s;
+    struct job *job;
     struct err err;
     int done = 0;
 
     if (!step_new(&step, model, tokenizer, exchange, &config, &err))
         fail_msg("%s", err.text);
     for (int i = first; i < first + count; i++)
-        step_add(step, sequence_of(i));
+        step_add(step, job_number(i));
     while (done < count) {
         if (step_advance(step, &err) != STEP_WORKED)
             fail_msg("stuck with %d of %d done", done, count);
-        while ((s = step_take(step))) {
-            int i = atoi(s->lease->job);
+        while ((job = step_take(step))) {
+            int i = atoi(job->lease->job);
 
-            CHECK(!s->impossible && !s->broken);
+            CHECK(!job->impossible && !job->failed);
             bodies[i].size = 0;
-            CHECK(answer_body(&s->answer, 1 << 24, &bodies[i], &err));
-            sequence_free(s);
+            CHECK(job_body(job, 1 << 24, &bodies[i], &err));
+            job_free(job);
             done++;
         }
     }
@@ -171,6 +184,190 @@ static void test_the_same_bytes_alone_together_and_after_starting_over(void **st
     }
 }
 
+static struct job *run_one(struct step_config config, struct job *job, struct step_counts *counts)
+{
+    struct step *step;
+    struct err err;
+
+    CHECK(step_new(&step, model, tokenizer, exchange, &config, &err));
+    step_add(step, job);
+    while (!(job = step_take(step)))
+        CHECK(step_advance(step, &err) == STEP_WORKED);
+    *counts = step_counts(step);
+    step_free(step);
+    CHECK(!job->failed && !job->impossible);
+    return job;
+}
+
+/* n answers cost one prompt; the first is what a request for one gives, the others draw for themselves. */
+static void test_choices_share_one_prompt(void **state)
+{
+    const int64_t page = model_position_bytes(model) * 64;
+    const struct step_config roomy = { .sequences_max = 64, .batch_tokens = 512, .cache_bytes = 1000 * page };
+    const struct step_config single = { .sequences_max = 1, .batch_tokens = 512, .cache_bytes = 1000 * page };
+    char body[1024], prompt[768] = "";
+    struct step_counts counts;
+    struct job *one, *many, *slow;
+    size_t tokens;
+
+    (void)state;
+    for (int k = 0; k < 20; k++)
+        sprintf(prompt + strlen(prompt), "item %d of the list, ", k);
+    snprintf(body, sizeof body, "{\"prompt\":\"%s\",\"max_tokens\":40}", prompt);
+    one = run_one(roomy, job_of(1, body), &counts);
+    tokens = one->prompt.count;
+    CHECK(tokens > 130 && counts.prompt_tokens == tokens && job_cached(one) == 0);
+    snprintf(body, sizeof body, "{\"prompt\":\"%s\",\"max_tokens\":40,\"n\":6}", prompt);
+    many = run_one(roomy, job_of(1, body), &counts);
+    CHECK(counts.prompt_tokens == tokens && job_cached(many) == 5 * tokens);
+    slow = run_one(single, job_of(1, body), &counts); /* one after the other, each in the place of the one before */
+    CHECK(counts.prompt_tokens == tokens && job_cached(slow) == 5 * tokens);
+    for (int i = 0; i < 6; i++) {
+        const struct ids *a = &many->choice[i].answer.generated, *b = &slow->choice[i].answer.generated;
+
+        CHECK(a->count == b->count && memcmp(a->id, b->id, a->count * sizeof *a->id) == 0);
+        for (int k = 0; k < i; k++) {
+            const struct ids *c = &many->choice[k].answer.generated;
+
+            CHECK(a->count != c->count || memcmp(a->id, c->id, a->count * sizeof *a->id) != 0);
+        }
+    }
+    CHECK(one->choice[0].answer.generated.count == many->choice[0].answer.generated.count);
+    CHECK(memcmp(one->choice[0].answer.generated.id, many->choice[0].answer.generated.id,
+                 one->choice[0].answer.generated.count * sizeof(int32_t)) == 0);
+    job_free(one);
+    job_free(many);
+    job_free(slow);
+    /* Over with the first draw: no page is ever needed. */
+    one = run_one(roomy, job_of(1, "{\"prompt\":\"a b\",\"max_tokens\":1,\"n\":64}"), &counts);
+    CHECK(counts.steps == 1 && job_generated(one) == 64 && job_cached(one) == 63 * one->prompt.count);
+    job_free(one);
+    one = run_one(roomy, job_of(1, "{\"prompt\":\"a b\",\"max_tokens\":0,\"n\":3,\"echo\":true,\"logprobs\":1}"), &counts);
+    CHECK(counts.steps == 1 && job_generated(one) == 0);
+    job_free(one);
+}
+
+/* A cache that holds a prompt and little more: choices come and go, all end, with the same bytes. */
+static void test_choices_end_in_a_small_cache(void **state)
+{
+    const int64_t page = model_position_bytes(model) * 64;
+    struct step_config config = { .sequences_max = 64, .batch_tokens = 64, .cache_bytes = 1000 * page };
+    struct buf bodies[6] = { { 0 } };
+    char body[1024], prompt[768] = "";
+    struct step_counts counts;
+    struct err err;
+
+    (void)state;
+    for (int k = 0; k < 20; k++)
+        sprintf(prompt + strlen(prompt), "item %d of the list, ", k);
+    snprintf(body, sizeof body, "{\"prompt\":\"%s\",\"max_tokens\":90,\"n\":7,\"ignore_eos\":true}", prompt);
+    for (int i = 0; i < 6; i++) {
+        struct job *job = job_of(1, body);
+
+        if (i == 5)
+            job->lease->alone = true;
+        else if (i > 0)
+            config.cache_bytes = (cache_pages_for((int)job->prompt.count + 90) + i - 1) * page;
+        job = run_one(config, job, &counts);
+        CHECK(job_body(job, 1 << 20, &bodies[i], &err));
+        CHECK(i != 2 || counts.preempted > 0);
+        CHECK(span_equal(buf_span(&bodies[i]), buf_span(&bodies[0])));
+        job_free(job);
+    }
+    for (int i = 0; i < 6; i++)
+        buf_fini(&bodies[i]);
+}
+
+static const struct answer *generated_by(const char *body, struct job **job)
+{
+    const struct step_config roomy = { .sequences_max = 64, .batch_tokens = 512, .cache_bytes = 1 << 28 };
+    struct step_counts counts;
+
+    *job = run_one(roomy, job_of(1, body), &counts);
+    return &(*job)->choice[0].answer;
+}
+
+/* What ends an answer, and how it says so. */
+static void test_how_answers_end(void **state)
+{
+    char body[512];
+    const struct answer *free_text, *answer;
+    struct job *job, *other;
+    int32_t eos = tokenizer_eos(tokenizer), stop;
+
+    (void)state;
+    /* Everything but the end of text is banned by bias, so it comes at once. */
+    snprintf(body, sizeof body, "{\"prompt\":\"a\",\"max_tokens\":5,\"temperature\":0,\"logit_bias\":{\"%d\":100}}", eos);
+    answer = generated_by(body, &job);
+    CHECK(answer->generated.count == 1 && answer->generated.id[0] == eos && answer->end == ANSWER_STOP);
+    job_free(job);
+    snprintf(body, sizeof body, "{\"prompt\":\"a\",\"max_tokens\":5,\"temperature\":0,\"ignore_eos\":true,\"logit_bias\":{\"%d\":100}}", eos);
+    answer = generated_by(body, &job);
+    CHECK(answer->generated.count == 5 && answer->generated.id[4] == eos && answer->end == ANSWER_LENGTH && answer->text.size == 0);
+    job_free(job);
+    free_text = generated_by("{\"prompt\":\"a line of text\",\"max_tokens\":12,\"temperature\":0,\"ignore_eos\":true}", &other);
+    CHECK(free_text->generated.count == 12);
+    stop = free_text->generated.id[3];
+    snprintf(body, sizeof body, "{\"prompt\":\"a line of text\",\"max_tokens\":12,\"temperature\":0,\"ignore_eos\":true,\"stop_token_ids\":[%d]}", stop);
+    answer = generated_by(body, &job);
+    CHECK(answer->end == ANSWER_STOP && answer->generated.id[answer->generated.count - 1] == stop && answer->generated.count <= 4);
+    CHECK(answer->text.size < free_text->text.size);
+    job_free(job);
+    job_free(other);
+    /* One token for ever is a pattern of one. */
+    snprintf(body, sizeof body, "{\"prompt\":\"a\",\"max_tokens\":50,\"temperature\":0,\"logit_bias\":{\"%d\":100},"
+             "\"repetition_detection\":{\"max_pattern_size\":8,\"min_count\":4}}", stop);
+    answer = generated_by(body, &job);
+    CHECK(answer->end == ANSWER_REPETITION && answer->generated.count == 4);
+    job_free(job);
+    snprintf(body, sizeof body, "{\"prompt\":\"a\",\"max_tokens\":50,\"temperature\":0,\"logit_bias\":{\"%d\":100},"
+             "\"repetition_detection\":{\"max_pattern_size\":8,\"min_pattern_size\":3,\"min_count\":4}}", stop);
+    answer = generated_by(body, &job);
+    CHECK(answer->end == ANSWER_REPETITION && answer->generated.count == 12);
+    job_free(job);
+    /* A penalty that cannot be withstood: no token twice. */
+    answer = generated_by("{\"prompt\":\"a\",\"max_tokens\":60,\"temperature\":0,\"repetition_penalty\":10,\"presence_penalty\":2,"
+                          "\"frequency_penalty\":2,\"ignore_eos\":true}", &job);
+    for (size_t i = 0; i < answer->generated.count; i++)
+        for (size_t k = 0; k < i; k++)
+            CHECK(answer->generated.id[i] != answer->generated.id[k]);
+    job_free(job);
+}
+
+/* The detector against its definition: the last tokens are `count` times the same `size`. */
+static void test_repetition_is_found_where_it_is(void **state)
+{
+    unsigned seed = 4;
+
+    (void)state;
+    for (int round = 0; round < 300; round++) {
+        int max = 1 + rand_r(&seed) % 5, min = 1 + rand_r(&seed) % max, count = 2 + rand_r(&seed) % 3, found = 0;
+        char body[256];
+        struct job *job;
+        struct sequence *s;
+
+        snprintf(body, sizeof body, "{\"prompt\":\"a\",\"max_tokens\":100,\"repetition_detection\":{\"max_pattern_size\":%d,"
+                 "\"min_pattern_size\":%d,\"min_count\":%d}}", max, min, count);
+        job = job_of(1, body);
+        s = &job->choice[0];
+        while (!s->over) {
+            const struct ids *ids = &s->answer.generated;
+
+            sequence_add(s, 20 + rand_r(&seed) % 2, NULL);
+            for (int size = min; size <= max; size++) {
+                int alike = 1;
+
+                for (int k = 1; k <= size * (count - 1) && alike; k++)
+                    alike = (int)ids->count >= size * count && ids->id[ids->count - (size_t)k] == ids->id[ids->count - (size_t)(k + size)];
+                found |= alike;
+            }
+            CHECK(s->over == (found || ids->count == 100));
+        }
+        CHECK(s->answer.end == (found ? ANSWER_REPETITION : ANSWER_LENGTH));
+        job_free(job);
+    }
+}
+
 /* A lease that was taken away must stop costing anything, in the middle of a pass too. */
 static void test_a_dropped_sequence_goes_when_the_pass_is_over(void **state)
 {
@@ -182,14 +379,14 @@ static void test_a_dropped_sequence_goes_when_the_pass_is_over(void **state)
 
     (void)state;
     CHECK(step_new(&step, model, tokenizer, exchange, &config, &err));
-    step_add(step, sequence_of(3));
-    step_add(step, sequence_of(4));
+    step_add(step, job_number(3));
+    step_add(step, job_number(4));
     CHECK(step_advance(step, &err) == STEP_WORKED && step_in_pass(step));
     step_drop(step, 4); /* fence 4 is sequence 3 */
-    CHECK(step_counts(step).sequences == 2);
+    CHECK(step_counts(step).sequences == 4); /* two choices each */
     while (step_in_pass(step))
         CHECK(step_advance(step, &err) == STEP_WORKED);
-    CHECK(step_counts(step).sequences == 1 && step_sequences(step)->lease->fence == 5);
+    CHECK(step_counts(step).sequences == 2 && step_jobs(step)->lease->fence == 5);
     step_drop(step, 5);
     CHECK(step_counts(step).sequences == 0 && !step_take(step));
     CHECK(step_advance(step, &err) == STEP_IDLE);
@@ -203,16 +400,16 @@ static void test_a_sequence_larger_than_the_cache_is_impossible(void **state)
                                   .batch_tokens = 64,
                                   .cache_bytes = model_position_bytes(model) * 64 };
     struct step *step;
-    struct sequence *s;
+    struct job *job;
     struct err err;
 
     (void)state;
     CHECK(step_new(&step, model, tokenizer, exchange, &config, &err));
-    step_add(step, sequence_of(1)); /* one page holds its prompt, not what it will generate */
-    while (!(s = step_take(step)))
+    step_add(step, job_number(1)); /* one page holds its prompt, not what it will generate */
+    while (!(job = step_take(step)))
         CHECK(step_advance(step, &err) == STEP_WORKED);
-    CHECK(s->impossible && s->answer.generated.count > 0);
-    sequence_free(s);
+    CHECK(job->impossible && job_generated(job) > 0);
+    job_free(job);
     step_free(step);
     config.cache_bytes = 10;
     CHECK(!step_new(&step, model, tokenizer, exchange, &config, &err) && strstr(err.text, "--cache"));
@@ -227,17 +424,25 @@ static void test_requests_that_the_model_cannot_run_are_refused(void **state)
         { "{\"prompt\":[1,2,99999999]}", "invalid_value", "token id 99999999" },
         { "{\"prompt\":\"a b c\",\"max_tokens\":4095}", "context_length_exceeded", "4096" },
         { "{\"prompt\":\"a b c\",\"max_tokens\":2000000000}", "context_length_exceeded", "2000000000" },
+        { "{\"prompt\":\"a\",\"stop_token_ids\":[1,99999]}", "invalid_value", "token id 99999 is out of range" },
+        { "{\"prompt\":\"a\",\"logit_bias\":{\"99999\":1}}", "invalid_value", "token id 99999 is out of range" },
+        { "{\"prompt\":\"LONG\"}", "context_length_exceeded", "bytes; the model's context of 4096 tokens" },
         { "{\"prompt\":\"a\",\"nonsense\":1}", "unknown_parameter", "nonsense" },
         { "not json", "invalid_json", "" },
     };
 
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        struct seat_lease *lease = lease_new(1, bad[i].body);
+        char *hole = strstr(bad[i].body, "LONG"), *body = NULL;
+        struct seat_lease *lease;
         struct request_fault fault;
-        struct sequence *s;
+        struct job *job;
 
-        CHECK(!sequence_new(&s, &world, lease, &fault));
+        if (hole) /* 8 MB: refused before anybody tokenizes it */
+            CHECK(asprintf(&body, "%.*s%0*d%s", (int)(hole - bad[i].body), bad[i].body, 1 << 23, 0, hole + 4) > 0);
+        lease = lease_new(1, body ? body : bad[i].body);
+        free(body);
+        CHECK(!job_new(&job, &world, lease, &fault));
         if (strcmp(fault.code, bad[i].code) != 0 || !strstr(fault.message, bad[i].word) ||
             fault.status_code != 400)
             fail_msg("%s: %d %s: %s", bad[i].body, fault.status_code, fault.code, fault.message);
@@ -249,6 +454,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_same_bytes_alone_together_and_after_starting_over),
+        cmocka_unit_test(test_choices_share_one_prompt),
+        cmocka_unit_test(test_choices_end_in_a_small_cache),
+        cmocka_unit_test(test_how_answers_end),
+        cmocka_unit_test(test_repetition_is_found_where_it_is),
         cmocka_unit_test(test_a_dropped_sequence_goes_when_the_pass_is_over),
         cmocka_unit_test(test_a_sequence_larger_than_the_cache_is_impossible),
         cmocka_unit_test(test_requests_that_the_model_cannot_run_are_refused),

@@ -36,7 +36,9 @@ static void hash_tensor(crypto_generichash_state *state, const struct safetensor
         crypto_generichash_update(state, e->data + (e->bytes - BLOCK) * i / (BLOCKS - 1), BLOCK);
 }
 
-static bool hash_file(crypto_generichash_state *state, const char *dir, const char *name, struct err *err)
+/* optional: where the file is not there, it is as if nobody had asked. */
+static bool hash_file(crypto_generichash_state *state, const char *dir, const char *name, bool optional,
+                      struct err *err)
 {
     unsigned char part[16384];
     uint64_t size = 0;
@@ -46,7 +48,6 @@ static bool hash_file(crypto_generichash_state *state, const char *dir, const ch
     FILE *file;
     bool ok;
 
-    hash_text(state, name);
     if (asprintf(&path, "%s/%s", dir, name) < 0)
         return err_set(err, ERR_IO, "no memory to read %s/%s", dir, name);
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) { /* a pipe would hold us */
@@ -55,9 +56,12 @@ static bool hash_file(crypto_generichash_state *state, const char *dir, const ch
         return false;
     }
     file = fopen(path, "rbe");
+    if (!optional || file)
+        hash_text(state, name);
     if (!file) {
         ok = errno == ENOENT || err_errno(err, "open %s", path);
-        hash_text(state, "absent");
+        if (!optional)
+            hash_text(state, "absent");
         free(path);
         return ok;
     }
@@ -91,8 +95,9 @@ bool fingerprint_compute(struct model *model, const char *dir, struct err *err)
     snprintf(line, sizeof line, "weights=%s carrier=%s shards=%d quantiser=0", weights_name(model->weights),
              model_carrier(model) == NUMBER_F32 ? "f32" : "bf16", model->config.shards);
     hash_text(&state, line);
-    ok = ok && hash_file(&state, dir, "tokenizer.json", err) &&
-         hash_file(&state, dir, "tokenizer_config.json", err);
+    ok = ok && hash_file(&state, dir, "tokenizer.json", false, err) &&
+         hash_file(&state, dir, "tokenizer_config.json", false, err) &&
+         hash_file(&state, dir, "generation_config.json", true, err); /* it says what ends a text */
     safetensors_scattered(model->files, true);
     while (ok && tensor_next(&model->config, &walk, &t))
         hash_tensor(&state, safetensors_at(model->files, safetensors_find(model->files, t.name)));

@@ -41,6 +41,8 @@ struct tokenizer {
 
     uint8_t *special, *control; /* by id */
     int32_t bos, eos;
+    int32_t end[TOKENIZER_EOS_MAX]; /* eos and others */
+    int end_count;
     bool add_bos;
     int32_t prefix[PREFIX_MAX];
     int prefix_count;
@@ -622,6 +624,34 @@ static bool read_config(struct tokenizer *t, const json_t *root, struct err *err
     return true;
 }
 
+static bool add_end(struct tokenizer *t, int32_t id, struct err *err)
+{
+    if (tokenizer_is_eos(t, id) || !tokenizer_has(t, id))
+        return true; /* what the tokenizer does not know is never drawn */
+    if (t->end_count == TOKENIZER_EOS_MAX)
+        return err_set(err, ERR_LIMIT, "eos_token_id: more than %d ids", TOKENIZER_EOS_MAX);
+    t->end[t->end_count++] = id;
+    return true;
+}
+
+/* "eos_token_id": an id, a list of ids, or null. */
+static bool read_generation(struct tokenizer *t, const json_t *root, struct err *err)
+{
+    const json_t *eos = json_object_get(root, "eos_token_id"), *id;
+    size_t count = json_is_array(eos) ? json_array_size(eos) : eos && !json_is_null(eos);
+
+    if (!json_is_object(root))
+        return err_set(err, ERR_INPUT, "expected an object");
+    for (size_t i = 0; i < count; i++) {
+        id = json_is_array(eos) ? json_array_get(eos, i) : eos;
+        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX)
+            return err_set(err, ERR_INPUT, "eos_token_id: expected a token id, or a list of them");
+        if (!add_end(t, (int32_t)json_integer_value(id), err))
+            return false;
+    }
+    return true;
+}
+
 /* ---- loading
  * ------------------------------------------------------------------------------------------------------ */
 
@@ -646,6 +676,8 @@ static bool parse_all(struct tokenizer *t, struct span file, struct span config,
         if (!ok)
             return err_wrap(err, "%stokenizer_config.json", where);
     }
+    if (t->eos >= 0)
+        t->end[t->end_count++] = t->eos;
     /* The wrapper's add_bos_token and a template that says the same put one bos in front, not two. */
     if (t->prefix_count == 0 && t->add_bos)
         t->prefix[t->prefix_count++] = t->bos;
@@ -673,7 +705,7 @@ bool tokenizer_parse(struct tokenizer **tokenizer, struct span file, struct span
 
 bool tokenizer_load(struct tokenizer **tokenizer, const char *dir, struct err *err)
 {
-    struct buf file = { 0 }, config = { 0 };
+    struct buf file = { 0 }, config = { 0 }, generation = { 0 };
     char where[4096];
     bool missing, ok;
 
@@ -681,7 +713,19 @@ bool tokenizer_load(struct tokenizer **tokenizer, const char *dir, struct err *e
     snprintf(where, sizeof where, "%s/", dir);
     ok = read_file(&file, dir, "tokenizer.json", TOKENIZER_FILE_MAX, NULL, err) &&
          read_file(&config, dir, "tokenizer_config.json", CONFIG_FILE_MAX, &missing, err) &&
+         read_file(&generation, dir, "generation_config.json", CONFIG_FILE_MAX, &missing, err) &&
          load(tokenizer, buf_span(&file), buf_span(&config), where, err);
+    if (ok && generation.size > 0) {
+        json_t *root = parse(buf_span(&generation), err);
+
+        if (!root || !read_generation(*tokenizer, root, err)) {
+            tokenizer_free(*tokenizer);
+            *tokenizer = NULL;
+            ok = err_wrap(err, "%sgeneration_config.json", where);
+        }
+        json_decref(root);
+    }
+    buf_fini(&generation);
     buf_fini(&file);
     buf_fini(&config);
     return ok;
@@ -730,6 +774,35 @@ int32_t tokenizer_bos(const struct tokenizer *t)
 int32_t tokenizer_eos(const struct tokenizer *t)
 {
     return t->eos;
+}
+
+const int32_t *tokenizer_eos_ids(const struct tokenizer *t, int *count)
+{
+    *count = t->end_count;
+    return t->end;
+}
+
+bool tokenizer_is_eos(const struct tokenizer *t, int32_t id)
+{
+    for (int i = 0; i < t->end_count; i++)
+        if (t->end[i] == id)
+            return true;
+    return false;
+}
+
+size_t tokenizer_token_bytes_max(const struct tokenizer *t)
+{
+    size_t most = 1;
+
+    for (size_t i = 0; i < t->added_count; i++)
+        if (t->added[i].lstrip || t->added[i].rstrip) /* they take in any white space beside them */
+            return 0;
+    for (int32_t id = 0; id < t->size; id++)
+        if (tokenizer_bytes(t, id).size > most)
+            most = tokenizer_bytes(t, id).size;
+    /* No normalization form makes less than a quarter of a text: a mathematical letter of four bytes becomes one
+     * of ASCII, a syllable of three letters three bytes of nine. */
+    return t->normalizer_count ? 4 * most : most;
 }
 
 bool tokenizer_adds_bos(const struct tokenizer *t)

@@ -32,10 +32,11 @@ enum {
     TOKENIZER_ADDED_MAX = 1 << 16,          /* added tokens */
     TOKENIZER_STEPS_MAX = 64,               /* steps of the normalizer, of the pre-tokenizer */
     TOKENIZER_TEXT_MAX = 64 * 1024 * 1024,  /* bytes of one text */
+    TOKENIZER_EOS_MAX = 16,                 /* ids that end a text */
 };
 
-/* Reads tokenizer.json and tokenizer_config.json in dir; no other file of the model is needed.  Without the
- * second there is no bos and no eos. ERR_NOT_FOUND, ERR_IO, or ERR_INPUT naming the file, the key and what
+/* Reads tokenizer.json, tokenizer_config.json and generation_config.json in dir; no other file of the model is
+ * needed.  Without the second there is no bos and no eos, without the third no further ids that end a text. ERR_NOT_FOUND, ERR_IO, or ERR_INPUT naming the file, the key and what
  * was expected. */
 bool tokenizer_load(struct tokenizer **tokenizer, const char *dir, struct err *err);
 
@@ -55,6 +56,9 @@ bool tokenizer_has(const struct tokenizer *tokenizer, int32_t id);
 /* -1 where the model has none. */
 int32_t tokenizer_bos(const struct tokenizer *tokenizer);
 int32_t tokenizer_eos(const struct tokenizer *tokenizer);
+/* All that end a text: eos, and those that generation_config.json names beside it.  Count 0 to TOKENIZER_EOS_MAX. */
+const int32_t *tokenizer_eos_ids(const struct tokenizer *tokenizer, int *count);
+bool tokenizer_is_eos(const struct tokenizer *tokenizer, int32_t id);
 bool tokenizer_adds_bos(const struct tokenizer *tokenizer); /* to a prompt given as text */
 
 bool tokenizer_is_special(const struct tokenizer *tokenizer, int32_t id); /* left out of generated text */
@@ -65,6 +69,10 @@ int32_t tokenizer_added(const struct tokenizer *tokenizer, struct span content);
 
 /* The bytes that id stands for; not always a whole character.  Empty for an id that does not exist. */
 struct span tokenizer_bytes(const struct tokenizer *tokenizer, int32_t id);
+
+/* So many bytes of text at most become one token: a text of more than n times as many has more than n tokens.  0:
+ * that cannot be said of this tokenizer. */
+size_t tokenizer_token_bytes_max(const struct tokenizer *tokenizer);
 
 /* ---- encoding ------------------------------------------------------------------------------------ */
 
