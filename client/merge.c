@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/span.h"
+#include "client/rows.h"
 #include "client/unicode.h"
 
 struct value {
@@ -337,13 +338,7 @@ struct merging {
 
 static bool push(struct merging *g, const char *name, size_t size)
 {
-    bool ok = buf_text(&g->pointer, "/");
-
-    for (size_t i = 0; ok && i < size; i++)
-        ok = name[i] == '~' ? buf_text(&g->pointer, "~0") :
-             name[i] == '/' ? buf_text(&g->pointer, "~1") :
-                              buf_add(&g->pointer, name + i, 1);
-    return ok || no_memory(g->err);
+    return row_pointer_add(&g->pointer, name, size) || no_memory(g->err);
 }
 
 static bool push_index(struct merging *g, size_t index)

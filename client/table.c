@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "client/rows.h"
+
 /* ---- reading --------------------------------------------------------------------------------------------- */
 
 struct reading {
@@ -176,11 +178,6 @@ static bool add_text(struct buf *out, const char *text, size_t size)
     return buf_add(out, text, size) && buf_text(out, "\"");
 }
 
-static int add_dumped(const char *text, size_t size, void *arg)
-{
-    return buf_add(arg, text, size) ? 0 : -1;
-}
-
 bool table_field(struct buf *out, const json_t *value, bool first)
 {
     size_t had = out->size;
@@ -191,8 +188,7 @@ bool table_field(struct buf *out, const json_t *value, bool first)
     } else if (ok && value && !json_is_null(value)) {
         struct buf text = { .max = out->max };
 
-        ok = json_dump_callback(value, add_dumped, &text, JSON_COMPACT | JSON_ENCODE_ANY) == 0 &&
-             add_text(out, (const char *)text.data, text.size);
+        ok = row_write(&text, value) && add_text(out, (const char *)text.data, text.size);
         buf_fini(&text);
     }
     if (!ok)

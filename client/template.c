@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/rows.h"
+
 struct part {
     bool column;
     size_t from, size; /* in template.text */
@@ -126,11 +128,6 @@ static bool missing_column(const json_t *row, struct span column, struct err *er
     return false;
 }
 
-static int add_dumped(const char *text, size_t size, void *arg)
-{
-    return buf_add(arg, text, size) ? 0 : -1;
-}
-
 bool template_fill(const struct template *t, const json_t *row, struct buf *out, struct err *err)
 {
     for (size_t i = 0; i < t->count; i++) {
@@ -147,8 +144,7 @@ bool template_fill(const struct template *t, const json_t *row, struct buf *out,
             if (json_is_string(value))
                 ok = buf_add(out, json_string_value(value), json_string_length(value));
             else
-                ok = json_is_null(value) ||
-                     json_dump_callback(value, add_dumped, out, JSON_COMPACT | JSON_ENCODE_ANY) == 0;
+                ok = json_is_null(value) || row_write(out, value);
         }
         if (!ok)
             return err_set(err, ERR_LIMIT, "the template makes more than %zu bytes of it", out->max);
