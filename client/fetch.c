@@ -66,8 +66,6 @@ static bool fetch(const struct options *o, struct connection *connection, struct
     for (;;) {
         if (!output_fetch(output, &source, connection->hall, o->wait || o->follow ? 1000 : 0, &end, &got,
                           err)) {
-            /* To be told to stop is the good end of what has no other. */
-            bool over = err->code == ERR_INTERRUPTED && o->follow && !*source.batch;
             struct err ignored;
 
             /* What has come is not held back, and a consumer's place is kept if that can be done at once; else what lies
@@ -76,7 +74,7 @@ static bool fetch(const struct options *o, struct connection *connection, struct
                 connection_ignore_stop(connection);
                 output_keep(output, &source, connection->hall, &ignored);
             }
-            return over;
+            return false;
         }
         if (end ? *source.batch || !o->follow : !got && !o->wait && !o->follow)
             break;
@@ -102,6 +100,8 @@ static int fetch_verb(const struct verb *verb, int argc, char **argv)
     }
     ok = connection_open(&connection, "fetch", options.broker, options.state, options.timeout_ms, &err) &&
          fetch(&options, &connection, &output, &done_before, &failed_before, &err);
+    /* To be told to stop is the good end of what has no other. */
+    ok = ok || (err.code == ERR_INTERRUPTED && options.follow && !*options.batch && !connection.has_record);
     failed = output.failed - failed_before;
     if (ok)
         say("%" PRIu64 " results, %" PRIu64 " of them failures", output.done - done_before, failed);

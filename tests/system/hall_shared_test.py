@@ -12,53 +12,7 @@ import signal
 import subprocess
 import time
 
-from run_hall import BUILD, MODEL, SLOW, Place, check, ended, lines, main, requests, sures, undisturbed
-
-
-class Hall(Place):
-    """A broker and workers, started one by one; whatever is left at the end is ended."""
-
-    def __init__(self, name):
-        super().__init__(name)
-        self.started = []
-
-    def program(self, name, log, *flags, **more):
-        process = subprocess.Popen([os.path.join(BUILD, name), *flags], cwd=self.dir, env=self.env,
-                                   stderr=open(self.path(log + ".log"), "ab"), **more)
-        self.started.append(process)
-        return process
-
-    def broker(self, endpoint="tcp://127.0.0.1:*", *flags, store="hall.db", log="broker"):
-        """Returns the process and the endpoint that it printed; None where it ended instead."""
-        process = self.program("moothall-broker", log, "--listen", endpoint, "--store", store, *flags, stdout=subprocess.PIPE)
-        line = process.stdout.readline().decode()
-        return process, line.split()[-1] if line else None
-
-    def worker(self, endpoint, name, *flags, model=MODEL, log=None):
-        return self.program("moothall-worker", log or name, "--broker", endpoint, "--model", model, "--name", name,
-                            "--threads", "1", *flags, stdout=subprocess.DEVNULL)
-
-    def log(self, name):
-        return self.read(name + ".log").decode(errors="replace")
-
-    def wait_log(self, name, words, count=1, seconds=30):
-        until = time.monotonic() + seconds * SLOW
-        while self.log(name).count(words) < count:
-            check(time.monotonic() < until, f"{name} never said {words!r} {count} times:\n{self.log(name)[-2000:]}")
-            time.sleep(0.02)
-
-    def wait_lines(self, name, count, seconds=60):
-        until = time.monotonic() + seconds * SLOW
-        while not os.path.exists(self.path(name)) or self.read(name).count(b"\n") < count:
-            check(time.monotonic() < until, f"{name} never had {count} lines")
-            time.sleep(0.02)
-
-    def close(self):
-        for process in self.started:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-        super().close()
+from run_hall import MODEL, SLOW, Hall, check, ended, lines, main, requests, sures, undisturbed
 
 
 def infra(results):

@@ -37,7 +37,7 @@ BAD = [
     ("token id negative", line("negative", prompt=[20, -1], max_tokens=1), True, "prompt[1]"),
     ("invalid UTF-8", b'{"custom_id": "utf", "method": "POST", "url": "/v1/completions", "body": {"prompt": "\xff\xfe"}}', True, "UTF-8"),
     ("a zero byte", b'{"custom_id": "nul", "method": "POST", "url": "/v1/completions", "body": {"prompt": "a\x00b"}}', True, ""),
-    ("unsupported parameter", line("pp", prompt="a", presence_penalty=1), True, "presence_penalty"),
+    ("unsupported parameter", line("bo", prompt="a", best_of=2), True, "best_of"),
     ("parameter of the wrong type", line("type", prompt="a", temperature="hot"), True, "temperature"),
     ("no messages", line("empty", url=CHAT, messages=[]), True, "messages"),
     ("unknown role", line("role", url=CHAT, messages=[{"role": "wizard", "content": "a"}]), True, "wizard"),
