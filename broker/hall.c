@@ -34,6 +34,7 @@ enum {
     SILENCE_BEATS = 5,
     ASKED_MAX = 320, /* unanswered questions of one session: its window and some more */
     BUSY_RETRY_MS = 100,
+    DROPPED_MAX = 1024, /* fences in one message */
     SESSIONS_RETRY_MS = 5000,
     SHUTDOWN_RETRY_MS = 1000,
     STORE_PAUSE_US = 1000,
@@ -632,6 +633,30 @@ static void send_effect(struct hall *hall, const struct effect *effect)
         session_ended(hall, session, "unreachable");
 }
 
+/* Leases that are over before their worker knows: it is told at once, not only when it asks by its next heartbeat.  Returns
+ * the last effect that went into the message. */
+static const struct effect *send_dropped(struct hall *hall, const struct effect *effect)
+{
+    Moothall__HeartbeatReply reply = MOOTHALL__HEARTBEAT_REPLY__INIT;
+    struct session *session = find_id(hall, effect->session);
+    uint64_t dropped[DROPPED_MAX];
+
+    reply.dropped = dropped;
+    for (;;) {
+        dropped[reply.n_dropped++] = effect->fence;
+        if (session)
+            fence_remove(&session->held, effect->fence);
+        if (reply.n_dropped == DROPPED_MAX || !effect->next || effect->next->kind != EFFECT_DROP ||
+            effect->next->session != effect->session)
+            break;
+        effect = effect->next;
+    }
+    if (session && session->open &&
+        !send_to(hall, &session->peer, MOOTHALL__ENVELOPE__BODY_HEARTBEAT_REPLY, &reply, 0))
+        session_ended(hall, session, "unreachable");
+    return effect;
+}
+
 static void apply(struct hall *hall, const struct effects *effects)
 {
     for (const struct effect *effect = effects->first; effect; effect = effect->next) {
@@ -642,9 +667,7 @@ static void apply(struct hall *hall, const struct effects *effects)
             send_effect(hall, effect);
             break;
         case EFFECT_DROP:
-            session = find_id(hall, effect->session);
-            if (session)
-                fence_remove(&session->held, effect->fence);
+            effect = send_dropped(hall, effect);
             break;
         case EFFECT_END:
             session = find_id(hall, effect->session);

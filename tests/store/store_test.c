@@ -801,7 +801,318 @@ static void test_store_cannot_be_made_on_a_full_disk_and_says_so(void **state)
     rmdir(disk);
 }
 
-int main(void)
+/* ---- the older format ---- */
+
+/* A store that an earlier release left behind opens, and everything in it goes on. */
+static void test_store_of_the_first_format_is_brought_up_to_date(void **state)
+{
+    const char *store = path_of("version1.db"), *python = getenv("MOOTHALL_PYTHON"), *sql = getenv("MOOTHALL_VERSION1");
+    Moothall__StatusAsk ask = MOOTHALL__STATUS_ASK__INIT;
+    Moothall__CursorAsk cursor = MOOTHALL__CURSOR_ASK__INIT;
+    Moothall__Fetch fetch = MOOTHALL__FETCH__INIT;
+    Moothall__Result result = MOOTHALL__RESULT__INIT;
+    static char q[] = "q", old[] = "old", reader[] = "reader", job[65];
+    const Moothall__BatchStatus *batch;
+    const Moothall__Status *m;
+    Moothall__Audit audit;
+    struct broker broker;
+    struct peer client, worker;
+    char command[2048];
+    int status;
+
+    (void)state;
+    if (!python || !sql)
+        skip();
+    snprintf(command, sizeof command,
+             "'%s' -c 'import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.executescript(open(sys.argv[2]).read())' '%s' '%s'",
+             python, store, sql);
+    CHECK(system(command) == 0);
+    CHECK(broker_start(&broker, store, NULL, &status));
+    CHECK(peer_client(&client, broker.endpoint, "c"));
+    CHECK(peer_audit(&client, &audit));
+    CHECK(audit.jobs == 6 && audit.generations == 7 && audit.entries == 4 && audit.unfinished == 3);
+    CHECK(!audit.missing && !audit.doubled && !audit.corrupt && !audit.holes);
+    ask.queue = q;
+    ask.batch = old;
+    CHECK(peer_ask(&client, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask, (struct span){ 0 }));
+    m = client.message.envelope->status;
+    CHECK(m->n_queue == 1 && !m->queue[0]->paused && m->queue[0]->retention_ms == 0 && m->queue[0]->n_consumer == 1);
+    /* The back-off of the delayed one is over by now. */
+    CHECK(m->counts->done == 2 && m->counts->failed == 1 && m->counts->leased == 1 &&
+          m->counts->delayed + m->counts->ready == 2);
+    batch = m->batch[0];
+    CHECK(batch->state == MOOTHALL__BATCH_STATE__IN_PROGRESS && batch->in_progress_ms > 0 && batch->prompt_tokens == 9);
+    assert_string_equal(batch->endpoint, "/v1/completions");
+    cursor.queue = q;
+    cursor.batch = old;
+    cursor.consumer = reader;
+    CHECK(peer_ask(&client, MOOTHALL__ENVELOPE__BODY_CURSOR_ASK, &cursor, (struct span){ 0 }));
+    CHECK(client.message.envelope->cursor->known && client.message.envelope->cursor->position == 2);
+    fetch.queue = q;
+    CHECK(peer_ask(&client, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, (struct span){ 0 }));
+    CHECK(client.message.envelope->entries->n_entry == 4);
+    CHECK(span_equal(span_of(client.message.payload.data, 18), span_text("the result of done")));
+
+    /* The worker that held a lease comes back and finishes it; then the others are given out, oldest first. */
+    CHECK(peer_worker(&worker, broker.endpoint, "w", 1, 1));
+    for (int i = 0; i < 3; i++) {
+        static const char *const order[] = { "held", "late", "low" };
+
+        result.fence = UINT64_C(5) << 20 | 1; /* it came with the Welcome, while peer_worker() waited for its Map */
+        if (i > 0) {
+            CHECK(peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_LEASE, 10000));
+            assert_string_equal(worker.message.envelope->lease->job, order[i]);
+            result.fence = worker.message.envelope->lease->fence;
+        }
+        snprintf(job, sizeof job, "%s", order[i]);
+        result.job = job;
+        result.generation = 1;
+        result.outcome = MOOTHALL__OUTCOME__FINISHED;
+        CHECK(peer_send(&worker, MOOTHALL__ENVELOPE__BODY_RESULT, &result, span_text("r")));
+    }
+    CHECK(peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_STORED, 10000));
+    peer_close(&worker);
+    CHECK(peer_audit(&client, &audit) && audit.entries == 7 && audit.unfinished == 0 && !audit.missing);
+    peer_close(&client);
+    assert_int_equal(broker_stop(&broker), 0);
+    CHECK(broker_start(&broker, store, NULL, &status)); /* it is of the new format now */
+    assert_int_equal(broker_stop(&broker), 0);
+}
+
+/* ---- what a client asks of whole batches ---- */
+
+static void submit_many(struct peer *client, const char *batch, int count, size_t body_size, const char *marker)
+{
+    static Moothall__NewJob job[256];
+    static char name[256][24];
+    Moothall__NewJob *jobs[256];
+    static char queue[] = "q";
+
+    for (int at = 0; at < count;) {
+        Moothall__Submit m = MOOTHALL__SUBMIT__INIT;
+        struct buf bodies = { .max = (size_t)256 << 20 };
+
+        m.queue = queue;
+        m.batch = (char *)(uintptr_t)batch;
+        m.batch_total = (uint32_t)count;
+        m.job = jobs;
+        for (; m.n_job < 256 && at < count; at++) {
+            size_t i = m.n_job++, size = body_size ? body_size : 20 + (size_t)at * 7919 % 9000;
+            char *body = malloc(size + 64);
+
+            CHECK(body != NULL);
+            moothall__new_job__init(&job[i]);
+            jobs[i] = &job[i];
+            snprintf(name[i], sizeof name[i], "j%d", at);
+            job[i].id = job[i].custom_id = name[i];
+            job[i].position = (uint32_t)at;
+            for (size_t k = 0; k < size; k += strlen(marker))
+                snprintf(body + k, 64, "%s", marker);
+            job[i].size = (uint32_t)size;
+            CHECK(buf_add(&bodies, body, size));
+            free(body);
+        }
+        CHECK(peer_ask(client, MOOTHALL__ENVELOPE__BODY_SUBMIT, &m, span_of(bodies.data, bodies.size)));
+        CHECK(client->message.envelope->submitted->acceptance[0] == MOOTHALL__ACCEPTANCE__ACCEPTED);
+        buf_fini(&bodies);
+    }
+}
+
+static bool cancel_batch(struct peer *client, const char *batch)
+{
+    Moothall__Cancel m = MOOTHALL__CANCEL__INIT;
+    static char queue[] = "q";
+
+    m.queue = queue;
+    m.batch = (char *)(uintptr_t)batch;
+    return peer_ask(client, MOOTHALL__ENVELOPE__BODY_CANCEL, &m, (struct span){ 0 }) &&
+           client->message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_CANCELLED;
+}
+
+/* Ten thousand jobs, some of them leased: the answer does not wait for their entries.  On a machine that does other things
+ * too, one of three tries has to be in time. */
+static void test_cancel_of_ten_thousand_is_answered_at_once(void **state)
+{
+    enum { JOBS = 10000, IN_TIME_MS = 100 };
+    struct broker broker;
+    struct peer client, worker;
+    Moothall__Audit audit;
+    int64_t best = INT64_MAX;
+    int status;
+
+    (void)state;
+    CHECK(broker_start(&broker, path_of("cancel.db"), NULL, &status));
+    CHECK(peer_client(&client, broker.endpoint, "c"));
+    CHECK(peer_worker(&worker, broker.endpoint, "w", 1, 64));
+    for (int i = 0; i < 3 && best >= IN_TIME_MS; i++) {
+        char batch[8];
+        int64_t began;
+
+        snprintf(batch, sizeof batch, "b%d", i);
+        submit_many(&client, batch, JOBS, 30, "x");
+        began = clock_now_ms();
+        CHECK(cancel_batch(&client, batch));
+        if (clock_now_ms() - began < best)
+            best = clock_now_ms() - began;
+        CHECK(client.message.envelope->cancelled->jobs == JOBS);
+        /* Whatever was sent to the worker before is in its socket; after it nothing of the batch may come. */
+        while (peer_receive(&worker, 300))
+            CHECK(worker.message.envelope->body_case != MOOTHALL__ENVELOPE__BODY_LEASE ||
+                  !strcmp(worker.message.envelope->lease->queue, "q"));
+    }
+    print_message("cancel of %d jobs: answered after %lld ms\n", JOBS, (long long)best);
+    CHECK(best < IN_TIME_MS);
+    for (int i = 0; i < 200; i++) {
+        CHECK(peer_audit(&client, &audit));
+        if (audit.unfinished == 0)
+            break;
+        usleep(20000);
+    }
+    CHECK(audit.unfinished == 0 && audit.entries == audit.jobs && !audit.missing && !audit.doubled && !audit.holes);
+    peer_close(&worker);
+    peer_close(&client);
+    broker_kill(&broker);
+}
+
+/* The mark is on disk with the answer; the broker is killed while the entries follow, again and again. */
+static void test_cancel_survives_kills_in_its_midst(void **state)
+{
+    enum { JOBS = 4000 };
+    const char *store = path_of("cancel-kill.db");
+    struct broker broker;
+    struct peer client, worker;
+    Moothall__Audit audit = { 0 };
+    int status, kills = 0;
+
+    (void)state;
+    CHECK(broker_start(&broker, store, NULL, &status));
+    CHECK(peer_client(&client, broker.endpoint, "c"));
+    submit_many(&client, "b", JOBS, 30, "x");
+    CHECK(cancel_batch(&client, "b"));
+    for (;;) {
+        uint64_t before = audit.entries;
+
+        broker_kill(&broker);
+        peer_close(&client);
+        CHECK(broker_start(&broker, store, NULL, &status));
+        CHECK(peer_client(&client, broker.endpoint, "c"));
+        CHECK(peer_audit(&client, &audit));
+        CHECK(audit.jobs == JOBS && audit.entries >= before && !audit.missing && !audit.doubled && !audit.holes);
+        if (audit.unfinished == 0)
+            break;
+        CHECK(++kills < 100);
+    }
+    CHECK(peer_worker(&worker, broker.endpoint, "w", 1, 8));
+    CHECK(!peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_LEASE, 300));
+    peer_close(&worker);
+    peer_close(&client);
+    broker_kill(&broker);
+}
+
+/* How often the words stand in the file. */
+static int count_in_file(const char *path, const char *words)
+{
+    FILE *file = fopen(path, "rb");
+    size_t size, n = strlen(words);
+    int found = 0;
+    char *all;
+
+    if (!file)
+        return 0;
+    fseek(file, 0, SEEK_END);
+    size = (size_t)ftell(file);
+    rewind(file);
+    all = malloc(size + 1);
+    CHECK(all && fread(all, 1, size, file) == size);
+    fclose(file);
+    for (char *at = all; (at = memmem(at, size - (size_t)(at - all), words, n)); at += n)
+        found++;
+    free(all);
+    return found;
+}
+
+static int traces(const char *store, const char *words)
+{
+    char wal[600];
+
+    snprintf(wal, sizeof wal, "%s-wal", store);
+    return count_in_file(store, words) + count_in_file(wal, words);
+}
+
+/* Erased is erased: when the purge is answered, no byte of a request or a result is left in the store's files, whatever their
+ * sizes, and whatever became of them in between; the others are unharmed. */
+static void test_purge_leaves_no_trace_in_the_files(void **state)
+{
+    enum { JOBS = 1200, KEPT = 300 };
+    const char *store = path_of("purge.db");
+    Moothall__Purge purge = MOOTHALL__PURGE__INIT;
+    static char q[] = "q", gone[] = "gone";
+    struct broker broker;
+    struct peer client, worker;
+    Moothall__Audit audit;
+    uint64_t jobs = 0;
+    int status, finished = 0;
+
+    (void)state;
+    CHECK(broker_start(&broker, store, NULL, &status));
+    CHECK(peer_client(&client, broker.endpoint, "c"));
+    submit_many(&client, "kept", KEPT, 0, "a request to keep. ");
+    submit_many(&client, "gone", JOBS, 0, "SECRETREQUEST");
+    for (uint32_t i = 0; i < 200; i++) { /* another body for some */
+        char id[16], body[512];
+
+        snprintf(id, sizeof id, "j%u", i);
+        snprintf(body, sizeof body, "SECRETREQUEST%0*u", 10 + (int)i, i);
+        CHECK(peer_submit(&client, "gone", JOBS, id, i, MOOTHALL__SUBMIT_MODE__UPDATE, body) ==
+              MOOTHALL__ACCEPTANCE__RENEWED);
+    }
+    CHECK(peer_worker(&worker, broker.endpoint, "w", 1, 32));
+    while (finished < 800) {
+        Moothall__Result m = MOOTHALL__RESULT__INIT;
+        static char job[65], secret[] = "SECRETREASON", open[] = "reason", body[9000];
+        bool kept;
+
+        CHECK(peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_LEASE, 10000));
+        snprintf(job, sizeof job, "%s", worker.message.envelope->lease->job);
+        m.job = job;
+        m.generation = worker.message.envelope->lease->generation;
+        m.fence = worker.message.envelope->lease->fence;
+        m.outcome = finished % 3 ? MOOTHALL__OUTCOME__FINISHED : MOOTHALL__OUTCOME__AT_FAULT;
+        kept = worker.message.payload.size > 2 && !memcmp(worker.message.payload.data, "a ", 2);
+        m.reason = kept ? open : secret;
+        for (size_t k = 0; k + 16 < sizeof body; k += 13)
+            memcpy(body + k, kept ? "a good result" : "SECRETRESULT,", 13);
+        CHECK(peer_send(&worker, MOOTHALL__ENVELOPE__BODY_RESULT, &m, span_of(body, 13 + (size_t)finished * 31 % 8000)));
+        finished++;
+    }
+    peer_close(&worker);
+    CHECK(cancel_batch(&client, "gone"));
+    for (int i = 0; i < 500; i++) {
+        CHECK(peer_audit(&client, &audit));
+        if (audit.unfinished == 0)
+            break;
+        usleep(20000);
+    }
+    CHECK(traces(store, "SECRET") > 1000);
+    purge.queue = q;
+    purge.batch = gone;
+    do {
+        CHECK(peer_ask(&client, MOOTHALL__ENVELOPE__BODY_PURGE, &purge, (struct span){ 0 }));
+        CHECK(client.message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_PURGED);
+        jobs += client.message.envelope->purged->jobs;
+        purge.after = client.message.envelope->purged->next;
+    } while (purge.after);
+    assert_int_equal(jobs, JOBS);
+    assert_int_equal(traces(store, "SECRET"), 0);
+    CHECK(traces(store, "a request to keep. ") >= KEPT && traces(store, "a good result") >= KEPT);
+    CHECK(peer_audit(&client, &audit));
+    CHECK(!audit.missing && !audit.doubled && !audit.holes && !audit.corrupt);
+    peer_close(&client);
+    assert_int_equal(broker_stop(&broker), 0);
+}
+
+/* With a name (or a pattern of names) only those tests. */
+int main(int argc, char **argv)
 {
 #define PROMISE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
@@ -824,7 +1135,13 @@ int main(void)
         PROMISE(test_flipped_byte_in_a_body_is_found_and_not_served),
         PROMISE(test_store_cannot_be_made_on_a_full_disk_and_says_so),
         PROMISE(test_full_disk_refuses_new_work_and_finishes_what_is_leased),
+        PROMISE(test_store_of_the_first_format_is_brought_up_to_date),
+        PROMISE(test_cancel_of_ten_thousand_is_answered_at_once),
+        PROMISE(test_cancel_survives_kills_in_its_midst),
+        PROMISE(test_purge_leaves_no_trace_in_the_files),
     };
 
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -297,6 +297,39 @@ static void test_heartbeat_is_answered_with_what_was_dropped(void **state)
     close_peer(&worker);
 }
 
+/* A cancelled job is not worked on until the next heartbeat: its worker is told at once. */
+static void test_worker_hears_of_a_cancel_without_asking(void **state)
+{
+    Moothall__Credit credit = MOOTHALL__CREDIT__INIT;
+    Moothall__Seated seated = MOOTHALL__SEATED__INIT;
+    Moothall__Cancel cancel = MOOTHALL__CANCEL__INIT;
+    static char q[] = "q", b[] = "b";
+    const Moothall__HeartbeatReply *reply;
+    struct peer client, worker;
+    uint64_t fence;
+
+    (void)state;
+    hello(&worker, MOOTHALL__ROLE__WORKER, "w");
+    expect(&worker, MOOTHALL__ENVELOPE__BODY_WELCOME);
+    credit.jobs = 1;
+    send_message(&worker, MOOTHALL__ENVELOPE__BODY_CREDIT, &credit, (struct span){ 0 });
+    seated.epoch = expect(&worker, MOOTHALL__ENVELOPE__BODY_MAP)->map->epoch;
+    send_message(&worker, MOOTHALL__ENVELOPE__BODY_SEATED, &seated, (struct span){ 0 });
+    hello(&client, MOOTHALL__ROLE__CLIENT, "c");
+    expect(&client, MOOTHALL__ENVELOPE__BODY_WELCOME);
+    submit(&client, "j", 0);
+    expect(&client, MOOTHALL__ENVELOPE__BODY_SUBMITTED);
+    fence = expect(&worker, MOOTHALL__ENVELOPE__BODY_LEASE)->lease->fence;
+    cancel.queue = q;
+    cancel.batch = b;
+    send_message(&client, MOOTHALL__ENVELOPE__BODY_CANCEL, &cancel, (struct span){ 0 });
+    CHECK(expect(&client, MOOTHALL__ENVELOPE__BODY_CANCELLED)->cancelled->jobs == 1);
+    reply = expect(&worker, MOOTHALL__ENVELOPE__BODY_HEARTBEAT_REPLY)->heartbeat_reply;
+    CHECK(reply->n_dropped == 1 && reply->dropped[0] == fence);
+    close_peer(&client);
+    close_peer(&worker);
+}
+
 static void test_session_rules_are_kept(void **state)
 {
     Moothall__Hello m = MOOTHALL__HELLO__INIT;
@@ -383,6 +416,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         PROMISE(test_jobs_of_many_clients_all_come_back),
         PROMISE(test_heartbeat_is_answered_with_what_was_dropped),
+        PROMISE(test_worker_hears_of_a_cancel_without_asking),
         PROMISE(test_session_rules_are_kept),
         PROMISE(test_name_is_free_as_soon_as_the_connection_is_gone),
     };
