@@ -88,6 +88,8 @@ static bool write_one(struct grammar *grammar, const struct tokenizer *tokenizer
         if (count == 0) {
             mask = left > 0 ? grammar_mask(run, left) : NULL;
             token = mask ? pick(mask, vocab) : -1;
+            if (token < 0 && grammar_may_end(run)) /* nothing longer fits what is left */
+                break;
             if (token < 0)
                 *fault = "no token is allowed";
             else if (!ids_add(&forced, token))

@@ -45,8 +45,9 @@ static bool make(struct maker *m, uint32_t meet, int depth, grammar_node *node);
 /* ---- parts that are regular ------------------------------------------------------------------------------------ */
 
 struct parts { /* at most one a shape, and one for all words */
-    struct dfa **dfa; /* of what is written, owned */
-    size_t dfa_count;
+    struct dfa *words;         /* owned; NULL: none */
+    struct regular **regular;
+    size_t regular_count;
     grammar_node *node;
     size_t node_count;
 };
@@ -85,13 +86,13 @@ static bool add_words(struct maker *m, const struct meet *meet, struct parts *pa
         word[i] = span_of(text.data + from, end[i] - from);
     }
     if (ok && count > 0) {
-        ok = dfa_texts(&parts->dfa[parts->dfa_count], word, count, m->err);
+        ok = dfa_texts(&parts->words, word, count, m->err);
         if (!ok) {
             char pointer[TREE_POINTER_MAX];
 
             err_wrap(m->err, "%s: its values", tree_pointer(m->form.tree, meet->count > 0 ? meet->id[0] & ~FORM_OWN : SCHEMA_ROOT, NULL, pointer));
         } else {
-            ok = form_charge(&m->form, parts->dfa[parts->dfa_count++], m->err);
+            ok = form_charge(&m->form, parts->words, m->err);
         }
     }
     buf_fini(&text);
@@ -100,28 +101,52 @@ static bool add_words(struct maker *m, const struct meet *meet, struct parts *pa
     return ok;
 }
 
-/* One automaton of them all, so that no byte of them leaves two ways open; where that would be too large, one for each. */
+/* By itself: then all who allow it share one node. */
+static bool add_regular(struct maker *m, struct regular *regular, struct parts *parts)
+{
+    const struct dfa *written;
+    struct dfa *copy;
+
+    if (!regular->node) {
+        if (!form_written(&m->form, regular, &written, m->err) || !form_charge(&m->form, written, m->err))
+            return false;
+        copy = copy_of(written);
+        if (!copy)
+            return no_memory(m->err);
+        regular->node = grammar_regular(m->builder, copy);
+    }
+    parts->node[parts->node_count++] = regular->node;
+    return true;
+}
+
+/* One automaton of them all, so that no byte of them leaves two ways open; what would make it too large stays by itself. */
 static bool join_regular(struct maker *m, struct parts *parts)
 {
-    while (parts->dfa_count > 0) {
-        struct dfa *one = parts->dfa[--parts->dfa_count];
+    struct dfa *one = parts->words;
 
-        while (parts->dfa_count > 0) {
-            struct dfa *both;
+    parts->words = NULL;
+    for (size_t i = 0; i < parts->regular_count; i++) {
+        const struct dfa *written;
+        struct dfa *both = NULL;
+        bool ok = form_written(&m->form, parts->regular[i], &written, m->err);
 
-            if (one->count + parts->dfa[parts->dfa_count - 1]->count > FORM_JOIN_MAX ||
-                !dfa_union(&both, one, parts->dfa[parts->dfa_count - 1], NULL))
-                break;
+        if (ok && !one && parts->regular_count == 1)
+            return add_regular(m, parts->regular[i], parts);
+        if (ok && !one)
+            ok = (both = copy_of(written)) || no_memory(m->err);
+        else if (ok && (one->count + written->count > FORM_JOIN_MAX || !dfa_union(&both, one, written, NULL)))
+            ok = add_regular(m, parts->regular[i], parts);
+        if (ok && both) {
             dfa_free(one);
-            dfa_free(parts->dfa[--parts->dfa_count]);
             one = both;
         }
-        if (!form_charge(&m->form, one, m->err)) {
+        if (!ok || (both && !form_charge(&m->form, one, m->err))) {
             dfa_free(one);
             return false;
         }
-        parts->node[parts->node_count++] = grammar_regular(m->builder, one);
     }
+    if (one)
+        parts->node[parts->node_count++] = grammar_regular(m->builder, one);
     return true;
 }
 
@@ -199,21 +224,18 @@ static bool make_object(struct maker *m, const struct shape *shape, int depth, g
 /* Adds the shape to the parts of a meet. */
 static bool add_shape(struct maker *m, struct shape *shape, int depth, struct parts *parts)
 {
-    struct dfa *written = NULL;
     bool ok = true;
 
-    if (shape->empty || shape->type == TYPE_NULL || shape->type == TYPE_BOOLEAN)
+    if (shape->empty || shape->type == TYPE_NULL || shape->type == TYPE_BOOLEAN) /* the latter are among the words */
         return true;
-    if (shape->type == TYPE_NUMBER || (shape->type == TYPE_STRING && shape->texts)) {
-        if (shape->type == TYPE_NUMBER)
-            ok = (written = copy_of(shape->texts)) || no_memory(m->err);
-        else
-            ok = dfa_spell(&written, shape->texts, m->err);
-        if (ok)
-            parts->dfa[parts->dfa_count++] = written;
-        return ok && form_charge(&m->form, written, m->err);
+    if (shape->regular) {
+        for (size_t i = 0; i < parts->regular_count; i++)
+            if (parts->regular[i] == shape->regular)
+                return true;
+        parts->regular[parts->regular_count++] = shape->regular;
+        return true;
     }
-    if (!shape->node) { /* NULL is an error met by the builder, which will say it */
+    if (!shape->node) {
         if (shape->type == TYPE_STRING)
             shape->node = grammar_string(m->builder, shape->low, shape->high);
         else
@@ -230,9 +252,9 @@ static bool make_parts(struct maker *m, struct meet *meet, int depth, grammar_no
     struct parts parts = { 0 };
     bool ok;
 
-    parts.dfa = malloc((meet->shape_count + 1) * sizeof(struct dfa *));
+    parts.regular = malloc((meet->shape_count + 1) * sizeof(struct regular *));
     parts.node = malloc((meet->shape_count + 1) * sizeof *parts.node);
-    ok = (parts.dfa && parts.node) || no_memory(m->err);
+    ok = (parts.regular && parts.node) || no_memory(m->err);
     ok = ok && add_words(m, meet, &parts);
     for (uint32_t i = 0; ok && i < meet->shape_count; i++)
         ok = add_shape(m, m->form.shape[meet->shape[i]], depth + 1, &parts);
@@ -241,9 +263,8 @@ static bool make_parts(struct maker *m, struct meet *meet, int depth, grammar_no
         *node = parts.node_count == 0   ? grammar_nothing(m->builder)
                 : parts.node_count == 1 ? parts.node[0]
                                         : grammar_choice(m->builder, parts.node, parts.node_count);
-    for (size_t i = 0; i < parts.dfa_count; i++)
-        dfa_free(parts.dfa[i]);
-    free(parts.dfa);
+    dfa_free(parts.words);
+    free(parts.regular);
     free(parts.node);
     return ok;
 }

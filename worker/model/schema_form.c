@@ -1,11 +1,11 @@
 #include "worker/model/schema_form.h"
 
-#include <assert.h>
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "worker/model/schema_number.h"
 
-enum { SLOTS = 1 << 16 }; /* above twice SCHEMA_NODES_MAX */
+enum { SLOTS = 1 << 16, REGULAR_SLOTS = 1 << 12 };
 _Static_assert((int)SLOTS >= 2 * (int)SCHEMA_NODES_MAX, "interning always finds a slot");
 
 bool form_init(struct form *form, const struct tree *tree, bool closed, struct err *err)
@@ -18,7 +18,8 @@ bool form_init(struct form *form, const struct tree *tree, bool closed, struct e
     form->shape = calloc(SCHEMA_NODES_MAX, sizeof(struct shape *));
     form->meet_slot = calloc(SLOTS, sizeof *form->meet_slot);
     form->shape_slot = calloc(SLOTS, sizeof *form->shape_slot);
-    if (form->meet && form->shape && form->meet_slot && form->shape_slot)
+    form->regular_slot = calloc(REGULAR_SLOTS, sizeof(struct regular *));
+    if (form->meet && form->shape && form->meet_slot && form->shape_slot && form->regular_slot)
         return true;
     form_fini(form);
     return err_set(err, ERR_IO, "no memory");
@@ -26,8 +27,12 @@ bool form_init(struct form *form, const struct tree *tree, bool closed, struct e
 
 void form_fini(struct form *form)
 {
-    for (uint32_t i = 0; i < form->shape_count; i++)
-        dfa_free(form->shape[i]->texts);
+    for (int i = 0; form->regular_slot && i < REGULAR_SLOTS; i++)
+        for (struct regular *r = form->regular_slot[i]; r; r = r->next) {
+            dfa_free(r->texts);
+            dfa_free(r->written);
+        }
+    free(form->regular_slot);
     free(form->meet);
     free(form->shape);
     free(form->meet_slot);
@@ -621,70 +626,147 @@ static bool work_out(struct spread *x)
 
 /* ---- emptiness -------------------------------------------------------------------------------------------------- */
 
+/* The one with this key, or a new one that is put in its place; *regular->texts is NULL when it is new. */
+static bool get_regular(struct form *form, struct buf *key, bool number, struct regular **regular, struct err *err)
+{
+    uint64_t hash = 14695981039346656037u;
+    struct regular *r;
+    char *copy;
+
+    for (size_t i = 0; i < key->size; i++)
+        hash = (hash ^ key->data[i]) * 0x100000001b3u;
+    for (r = form->regular_slot[hash % REGULAR_SLOTS]; r; r = r->next)
+        if (r->hash == hash && r->number == number && span_equal(r->key, buf_span(key))) {
+            *regular = r;
+            return true;
+        }
+    r = take(form, sizeof *r, err);
+    copy = r ? take(form, key->size + 1, err) : NULL;
+    if (!copy)
+        return false;
+    memcpy(copy, key->data, key->size);
+    *r = (struct regular){ .hash = hash,
+                           .key = span_of(copy, key->size),
+                           .number = number,
+                           .next = form->regular_slot[hash % REGULAR_SLOTS] };
+    form->regular_slot[hash % REGULAR_SLOTS] = r;
+    *regular = r;
+    return true;
+}
+
+bool form_written(struct form *form, struct regular *regular, const struct dfa **written, struct err *err)
+{
+    if (!regular->number && !regular->written &&
+        (!dfa_spell(&regular->written, regular->texts, err) || !form_charge(form, regular->written, err)))
+        return false;
+    *written = regular->number ? regular->texts : regular->written;
+    return true;
+}
+
+/* texts: those that it had and `more` allows too; NULL before was all of them. */
+static bool narrow(struct form *form, struct dfa **texts, const struct dfa *more, struct err *err)
+{
+    struct dfa *joint;
+
+    if (!dfa_intersect(&joint, *texts ? *texts : more, more, err))
+        return false;
+    dfa_free(*texts);
+    *texts = joint;
+    return form_charge(form, joint, err);
+}
+
+static bool string_texts(struct form *form, const struct shape *shape, struct dfa **texts, struct err *err)
+{
+    char pointer[TREE_POINTER_MAX];
+    struct dfa *length;
+    bool ok;
+
+    for (uint32_t i = 0; i < shape->count; i++) {
+        const struct dfa *pattern, *format;
+
+        if (!valuer_pattern(&form->valuer, shape->id[i], &pattern, err) ||
+            !valuer_format(&form->valuer, shape->id[i], &format, err))
+            return false;
+        if (pattern && !narrow(form, texts, pattern, err))
+            return err_wrap(err, "%s", tree_pointer(form->tree, shape->id[i], "pattern", pointer));
+        if (format && !narrow(form, texts, format, err))
+            return err_wrap(err, "%s", tree_pointer(form->tree, shape->id[i], "format", pointer));
+    }
+    if (dfa_is_empty(*texts) || (shape->low == 0 && shape->high == GRAMMAR_NO_MAX))
+        return true;
+    if (!dfa_length(&length, shape->low, shape->high, err))
+        return err_wrap(err, "%s", tree_pointer(form->tree, shape->id[0], NULL, pointer));
+    ok = narrow(form, texts, length, err) || err_wrap(err, "%s: its length together with its pattern or format",
+                                                      tree_pointer(form->tree, shape->id[0], NULL, pointer));
+    dfa_free(length);
+    return ok;
+}
+
 static bool settle_string(struct form *form, struct shape *shape, struct err *err)
 {
-    struct dfa *texts = NULL, *length = NULL, *joint = NULL;
-    char pointer[TREE_POINTER_MAX];
-    bool ok = true;
+    struct buf key = { 0 };
+    bool plain = true, ok;
 
-    for (uint32_t i = 0; ok && i < shape->count; i++) {
-        for (int which = 0; ok && which < 2; which++) {
-            const char *keyword = which == 0 ? "pattern" : "format";
-            const struct dfa *more;
+    ok = buf_format(&key, "%" PRIu32 " %" PRIu32, shape->low, shape->high);
+    for (uint32_t i = 0; i < shape->count; i++) {
+        const struct schema *s = form->tree->schema[shape->id[i]];
 
-            ok = which == 0 ? valuer_pattern(&form->valuer, shape->id[i], &more, err)
-                            : valuer_format(&form->valuer, shape->id[i], &more, err);
-            if (!ok || !more)
-                continue;
-            ok = texts ? dfa_intersect(&joint, texts, more, err) : dfa_intersect(&joint, more, more, err);
-            if (!ok) {
-                err_wrap(err, "%s", tree_pointer(form->tree, shape->id[i], keyword, pointer));
-                break;
-            }
-            dfa_free(texts);
-            texts = joint;
-            joint = NULL;
-            ok = form_charge(form, texts, err);
-            if (ok && dfa_is_empty(texts))
-                shape_is_empty(shape, shape->id[i], keyword, "no text is allowed by it and what else applies here");
-        }
+        if (s->pattern) /* the size tells where it ends */
+            ok = ok && buf_format(&key, " p%zu ", json_string_length(s->pattern)) &&
+                 buf_add(&key, json_string_value(s->pattern), json_string_length(s->pattern));
+        if (s->format)
+            ok = ok && buf_format(&key, " f%zu ", json_string_length(s->format)) &&
+                 buf_add(&key, json_string_value(s->format), json_string_length(s->format));
+        plain = plain && !s->pattern && !s->format;
     }
-    if (ok && texts && !shape->empty && (shape->low > 0 || shape->high < GRAMMAR_NO_MAX)) {
-        ok = dfa_length(&length, shape->low, shape->high, err) && dfa_intersect(&joint, texts, length, err);
-        if (ok) {
-            dfa_free(texts);
-            texts = joint;
-            ok = form_charge(form, texts, err);
-            if (ok && dfa_is_empty(texts))
-                shape_is_empty(shape, shape->id[0], NULL, "no text has its length and fits its pattern or format");
-        } else {
-            err_wrap(err, "%s: its length and its pattern or format together",
-                     tree_pointer(form->tree, shape->id[0], NULL, pointer));
-        }
-        dfa_free(length);
+    if (!ok)
+        err_set(err, ERR_IO, "no memory");
+    if (ok && !plain) {
+        ok = get_regular(form, &key, false, &shape->regular, err) &&
+             (shape->regular->texts || string_texts(form, shape, &shape->regular->texts, err));
+        if (ok && dfa_is_empty(shape->regular->texts))
+            shape_is_empty(shape, shape->id[0], NULL, "no text fits its length, pattern and format and all that applies beside");
     }
-    shape->texts = texts;
+    buf_fini(&key);
     return ok;
 }
 
 static bool settle_number(struct form *form, struct shape *shape, struct err *err)
 {
     struct number_form number = { 0 };
+    struct buf key = { 0 };
     uint32_t last = 0;
-    char pointer[TREE_POINTER_MAX];
+    char pointer[TREE_POINTER_MAX], text[DECIMAL_TEXT_MAX];
+    bool ok;
 
     for (uint32_t i = 0; i < shape->count; i++) {
         last = shape->id[i];
         if (!number_add(&number, form->tree->schema[last]))
-            return tree_error(form->tree, last, "multipleOf", ERR_LIMIT, err, "with the others that apply it is too large");
+            return tree_error(form->tree, last, "multipleOf", ERR_LIMIT, err,
+                              "together with the others that apply it is too large");
     }
-    if (!number_texts(&shape->texts, &number, err))
-        return err_wrap(err, "%s", tree_pointer(form->tree, last, number.step.over ? "multipleOf" : NULL, pointer));
-    if (!form_charge(form, shape->texts, err))
-        return false;
-    if (dfa_is_empty(shape->texts))
+    ok = buf_format(&key, "%d %" PRIu64 "/%" PRIu64, number.integer, number.step.over, number.step.under);
+    if (number.low) {
+        decimal_write(number.low, text);
+        ok = ok && buf_format(&key, " %s %s", number.low_open ? "above" : "from", text);
+    }
+    if (number.high) {
+        decimal_write(number.high, text);
+        ok = ok && buf_format(&key, " %s %s", number.high_open ? "below" : "to", text);
+    }
+    if (!ok)
+        err_set(err, ERR_IO, "no memory");
+    ok = ok && get_regular(form, &key, true, &shape->regular, err);
+    if (ok && !shape->regular->texts) {
+        ok = number_texts(&shape->regular->texts, &number, err);
+        if (!ok)
+            err_wrap(err, "%s", tree_pointer(form->tree, last, number.step.over ? "multipleOf" : NULL, pointer));
+        ok = ok && form_charge(form, shape->regular->texts, err);
+    }
+    if (ok && dfa_is_empty(shape->regular->texts))
         shape_is_empty(shape, last, NULL, "no number is allowed by all that applies here");
-    return true;
+    buf_fini(&key);
+    return ok;
 }
 
 /* Whether a meet inside is empty; where one is not looked at, it is taken not to be. */

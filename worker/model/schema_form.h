@@ -34,6 +34,18 @@ struct why { /* it is empty */
     const char *keyword, *text;
 };
 
+/* Texts or numbers that are a regular language.  What says the same has the same one, wherever it stands: a hundred dates
+ * cost one. */
+struct regular {
+    uint64_t hash;
+    struct span key;     /* what was said */
+    struct dfa *texts;   /* as texts; of numbers as they are written */
+    struct dfa *written; /* as JSON, made when it is asked for; NULL for numbers: that is `texts` */
+    bool number;
+    grammar_node node;
+    struct regular *next; /* of the same slot */
+};
+
 enum form_state { FORM_NEW, FORM_OPEN, FORM_DONE };
 
 struct shape_property {
@@ -49,14 +61,13 @@ struct shape {
     enum form_state state;
     bool empty;
     struct why why;
-    /* numbers: as they are written; strings: texts, or NULL when only their length counts */
-    struct dfa *texts;
-    uint32_t low, high; /* code points, items */
+    struct regular *regular; /* numbers, and strings of which not only the length counts */
+    uint32_t low, high;      /* code points, items */
     const uint32_t *prefix; /* meets */
     uint32_t prefix_count, items;
     const struct shape_property *property;
     uint32_t property_count, other; /* FORM_NONE: no other properties */
-    grammar_node node;              /* for who makes the grammar */
+    grammar_node node; /* for who makes the grammar */
 };
 
 struct meet {
@@ -83,6 +94,7 @@ struct form {
     struct shape **shape;
     uint32_t meet_count, shape_count;
     uint32_t *meet_slot, *shape_slot; /* open addressing, id + 1 */
+    struct regular **regular_slot;
     uint64_t states;
     uint32_t work, depth;
 };
@@ -94,6 +106,9 @@ bool form_meet(struct form *form, const uint32_t *id, uint32_t count, uint32_t *
 
 /* Works the meet out, and what it contains as far as needed to see whether it is empty. */
 bool form_settle(struct form *form, uint32_t meet, struct err *err);
+
+/* What is written. */
+bool form_written(struct form *form, struct regular *regular, const struct dfa **written, struct err *err);
 
 /* Counts states against FORM_STATES_MAX. */
 bool form_charge(struct form *form, const struct dfa *dfa, struct err *err);
