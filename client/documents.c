@@ -661,6 +661,8 @@ static enum table_kind kind_by_content(struct span head)
 {
     size_t tabs = 0, commas = 0;
 
+    if (starts_with_bom(head.data, head.size))
+        head = span_of(head.data + 3, head.size - 3);
     for (size_t i = 0; i < head.size && head.data[i] != '\n' && head.data[i] != '\r'; i++) {
         tabs += head.data[i] == '\t';
         commas += head.data[i] == ',';

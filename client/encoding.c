@@ -7,14 +7,12 @@
 /* ---- UTF-16 and UTF-32 ------------------------------------------------------------------------------------- */
 
 /* Does the sample decode into characters that exist, with something in it that separates words or lines?  Bytes that are
- * anything else meet an unassigned character soon. */
-static bool is_wide(struct span s, int unit, bool little)
+ * anything else meet an unassigned character soon.  0 when it does not; else the more, the likelier. */
+static size_t judge_wide(struct span s, int unit, bool little)
 {
-    size_t units = s.size / (size_t)unit, marks = 0, known = 0;
+    size_t units = s.size / (size_t)unit, marks = 0, known = 0, common = 0;
     uint32_t high = 0;
 
-    if (units < 2)
-        return false;
     for (size_t i = 0; i < units; i++) {
         const uint8_t *p = s.data + i * (size_t)unit;
         uint32_t c = 0;
@@ -23,26 +21,38 @@ static bool is_wide(struct span s, int unit, bool little)
             c = c << 8 | p[little ? unit - 1 - k : k];
         if (unit == 2 && c >= 0xd800 && c < 0xdc00) {
             if (high)
-                return false;
+                return 0;
             high = c;
             continue;
         }
         if (unit == 2 && c >= 0xdc00 && c < 0xe000) {
             if (!high)
-                return false;
+                return 0;
             c = 0x10000 + ((high - 0xd800) << 10) + (c - 0xdc00);
             high = 0;
         } else if (high) {
-            return false;
+            return 0;
         }
         if ((c < 0x20 && !(c >= '\t' && c <= '\r') && c != 0x1b) || (c >= 0x7f && c < 0xa0 && c != 0x85))
-            return false;
+            return 0;
         if (!unicode_is_assigned(c) && c != 0xfeff)
-            return false;
+            return 0;
         marks += c == ' ' || c == '\n' || c == 0x3000 || c == 0x3001 || c == 0x3002 || c == '.';
+        common += c < 0x700 || (c >= 0x3000 && c < 0x3100);
         known += c < 0x3100 || (c >= 0x4e00 && c <= 0x9fff) || (c >= 0xac00 && c <= 0xd7a3);
     }
-    return known * 10 >= units * 9 && (marks > 0 || units < 16);
+    return known * 10 >= units * 9 && (marks > 0 || units < 16) ? 1 + common : 0;
+}
+
+static const char *guess_wide(struct span s, int unit)
+{
+    size_t little = judge_wide(s, unit, true), big = judge_wide(s, unit, false);
+
+    if (s.size < 2 * (size_t)unit || (!little && !big))
+        return NULL;
+    if (unit == 4)
+        return little >= big ? "UTF-32LE" : "UTF-32BE";
+    return little >= big ? "UTF-16LE" : "UTF-16BE";
 }
 
 /* ---- one or two bytes a character -------------------------------------------------------------------------- */
@@ -188,24 +198,21 @@ const char *encoding_guess(struct span s)
         { "\xfe\xff", 2, "UTF-16BE" },
     };
     struct double_bytes d;
+    const char *guess;
     size_t high = 0, controls = 0;
 
     for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
         int unit = marks[i].name[4] == '3' ? 4 : 2;
 
         if (s.size >= marks[i].size && !memcmp(s.data, marks[i].mark, marks[i].size) &&
-            (s.size < 3 * (size_t)unit || is_wide(s, unit, marks[i].name[6] == 'L')))
+            (s.size < 3 * (size_t)unit ||
+             judge_wide(span_of(s.data + unit, s.size - (size_t)unit), unit, marks[i].name[6] == 'L')))
             return marks[i].name;
     }
-    if (is_wide(s, 4, true))
-        return "UTF-32LE";
-    if (is_wide(s, 4, false))
-        return "UTF-32BE";
-    if (s.size && memchr(s.data, 0, s.size)) {
-        if (is_wide(s, 2, true))
-            return "UTF-16LE";
-        return is_wide(s, 2, false) ? "UTF-16BE" : "binary";
-    }
+    if ((guess = guess_wide(s, 4)))
+        return guess;
+    if (s.size && memchr(s.data, 0, s.size))
+        return (guess = guess_wide(s, 2)) ? guess : "binary";
     for (size_t i = 0; i < s.size; i++) {
         high += s.data[i] >= 0x80;
         controls += s.data[i] == 0x7f || (s.data[i] < 0x20 && !in(s.data[i], '\b', '\r') && s.data[i] != 0x1b);
@@ -226,11 +233,8 @@ const char *encoding_guess(struct span s)
     }
     if (is_big5(s))
         return "BIG5";
-    if (is_wide(s, 2, true)) /* Chinese or Japanese has no zero bytes in it */
-        return "UTF-16LE";
-    if (is_wide(s, 2, false))
-        return "UTF-16BE";
-    return guess_single(s);
+    guess = guess_wide(s, 2); /* Chinese or Japanese has no zero bytes in it */
+    return guess ? guess : guess_single(s);
 }
 
 const char *encoding_magic(struct span head)
