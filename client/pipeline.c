@@ -626,6 +626,8 @@ static bool job_done(struct pipeline *pipeline, const struct job *job, const Moo
     ok = pipeline->verb->answer(pipeline, unit, job->level, job->number,
                                 span_of(json_string_value(content), json_string_length(content)), err);
     json_decref(root);
+    if (unit->error && !*unit->error_job)
+        snprintf(unit->error_job, sizeof unit->error_job, "%s", entry->job);
     return ok;
 }
 

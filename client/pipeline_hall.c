@@ -477,10 +477,17 @@ static FILE *open_notes(struct around *around)
     return name && file_join(path, sizeof path, around->at.state, name, NULL) ? fopen(path, "we") : NULL;
 }
 
+static void forget_stdin(const struct around *around)
+{
+    char path[RECORD_PATH_MAX];
+
+    if (file_join(path, sizeof path, around->at.state, "stdin", NULL))
+        unlink(path);
+}
+
 static bool finish(struct around *around, struct err *err)
 {
     struct record *record = &around->record;
-    char path[RECORD_PATH_MAX];
 
     pipeline_inputs_end(&around->tally.inputs, record->is.input);
     record->ended = true;
@@ -490,8 +497,7 @@ static bool finish(struct around *around, struct err *err)
     record->done = around->tally.documents - around->tally.failed;
     if (!record_save(record, around->at.state, err))
         return false;
-    if (file_join(path, sizeof path, around->at.state, "stdin", NULL))
-        unlink(path);
+    forget_stdin(around);
     return !record->finished || state_clear(around->at.state, record->kept, err);
 }
 
@@ -622,6 +628,7 @@ int pipeline_run(struct pipeline *pipeline)
     switch (means) {
     case REFUSED:
         say_unbegun(name, &err);
+        forget_stdin(around);
         command_forget_state(around->at.state);
         break;
     case NOTHING_TO_DO:
