@@ -19,7 +19,11 @@
  * text is complete.
  *
  * Forced bytes.  Where only one byte can follow, and then only one, and so on, that whole run of bytes is given
- * as the tokenizer's own encoding of it, whatever the sampling, so it is not for the model to choose.
+ * as the tokenizer's own encoding of it, whatever the sampling, so it is not for the model to choose.  Whole
+ * characters only: a run ends before a character of which not all bytes are forced, and what is left of a
+ * character that was begun before is chosen by masks as all else.  Where the tokenizer's own encoding does not spell the
+ * bytes (a normalizer has changed them) or has tokens that may not be generated, the fewest tokens that do spell
+ * them are given; where none do, nothing is forced.
  *
  * Masks come from a walk of the vocabulary's trie with the automaton.  They are kept per place (of the
  * local state and what can be seen of the stack), within grammar_limits; a mask of one place costs the walk
@@ -43,7 +47,9 @@ enum {
     GRAMMAR_BYTES_MAX = 64 << 20,   /* memory of one grammar with its masks: beyond it masks are made anew */
     GRAMMAR_DEPTH_MAX = 512,        /* of the stack: a text nested deeper cannot be generated */
     GRAMMAR_PATHS_MAX = 256,        /* configurations of one place */
-    GRAMMAR_ITEMS_MAX = 1 << 24,    /* minItems, maxItems, minLength, maxLength */
+    GRAMMAR_ITEMS_MAX = 1 << 24,    /* minItems, maxItems, minLength, maxLength; a greater maximum is as good as none */
+    GRAMMAR_ENDING_MAX = 1 << 17,   /* bytes of C: a text that needs more to be ended cannot be generated */
+    GRAMMAR_FORCED_MAX = 1 << 16,   /* bytes that are forced together; what is longer is encoded in such parts */
 };
 #define GRAMMAR_NO_MAX UINT32_MAX
 
@@ -97,9 +103,10 @@ grammar_node grammar_reserve(struct grammar_builder *builder); /* for recursion:
 void grammar_define(struct grammar_builder *builder, grammar_node reserved, grammar_node as);
 
 struct grammar;
-/* Compiles; drops what can never end.  The vocabulary must outlive it.
- * ERR_INPUT: no finite text fits (it is empty, or recursive without an end).  ERR_LIMIT: a bound, named.  Errors met while
- * building come out here, the first one. */
+/* Compiles; drops what can never end.  The vocabulary must outlive it.  Uses the builder up: there is nothing left to do
+ * with it but grammar_builder_free.
+ * ERR_INPUT: no finite text fits (it is empty, or recursive without an end), or it cannot be written with this tokenizer's
+ * tokens.  ERR_LIMIT: a bound, named.  Errors met while building come out here, the first one. */
 bool grammar_build(struct grammar **grammar, struct grammar_builder *builder, grammar_node root,
                    const struct vocabulary *vocabulary, struct err *err);
 void grammar_free(struct grammar *grammar); /* its runs must be gone; NULL is fine */
@@ -121,9 +128,11 @@ int32_t grammar_run_minimum(struct grammar_run *run);
  * the budget that masks were asked with.  The run does not move: give each to grammar_advance. */
 bool grammar_forced(struct grammar_run *run, struct ids *ids, size_t *count, struct err *err);
 
-/* One bit a token id (bit id % 64 of word id / 64; words = (vocab + 63) / 64), good until the next call with this
- * grammar.  budget: tokens that may still be generated, this one included, at least 1.  NULL: no token is allowed
- * (only where the caller went below grammar_run_minimum, or the place must end). */
+/* Ask grammar_forced first: where bytes are forced only the first of its tokens has a bit here.
+ * One bit a token id (bit id % 64 of word id / 64; words = (vocab + 63) / 64), good until the next call with this
+ * grammar.  budget: tokens that may still be generated, this one included, at least 1.  NULL: no token is allowed:
+ * where the place may end there is nothing else to do (it must end, or what could follow cannot be spelled or takes
+ * more than the budget); elsewhere the caller went below grammar_run_minimum. */
 const uint64_t *grammar_mask(struct grammar_run *run, int32_t budget);
 
 /* Moves on.  False: this token does not fit, or a bound (GRAMMAR_DEPTH_MAX, GRAMMAR_PATHS_MAX) was met, which a mask never lets

@@ -1,0 +1,853 @@
+/* Grammars against brute force: small languages are written out text by text, and everything grammar.h says is computed from
+ * that list in the plainest way.  Then what lists cannot hold: recursion, long counts, bounds. */
+#include "tests/check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "worker/model/grammar.h"
+
+/* ---- chance ------------------------------------------------------------------------------------------------ */
+
+static uint64_t chance_state, seed_now;
+
+static uint32_t chance(uint32_t below)
+{
+    chance_state = chance_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(chance_state >> 33) % below;
+}
+
+/* ---- tokenizers ------------------------------------------------------------------------------------------------ */
+
+enum { ADDED_MAX = 40, BYTES_MAX = 16 };
+
+struct made {
+    struct tokenizer *tokenizer;
+    struct vocabulary *vocabulary;
+    int32_t size;
+};
+
+static void add_byte(struct buf *out, uint8_t b)
+{
+    int next = 256;
+
+    if (b == '"' || b == '\\') {
+        CHECK(buf_format(out, "\\%c", b));
+        return;
+    }
+    for (int i = 0; i <= b; i++) {
+        bool visible = (i >= 33 && i <= 126) || (i >= 0xa1 && i <= 0xac) || i >= 0xae;
+
+        if (i == b)
+            CHECK(buf_format(out, "\\u%04x", visible ? i : next));
+        next += !visible;
+    }
+}
+
+static void add_token(struct buf *out, struct span bytes)
+{
+    for (size_t i = 0; i < bytes.size; i++)
+        add_byte(out, bytes.data[i]);
+}
+
+/* The bytes are ids 0 to 255; merges make tokens of two that are there; `special` takes ids out of use. */
+struct recipe {
+    int merge_count;
+    uint16_t merge[ADDED_MAX][2];
+    const char *special; /* these bytes */
+    const char *added;   /* further added tokens as JSON, from id 400 */
+    const char *normalizer;
+    int32_t vocab;       /* 0: all */
+};
+
+static struct made make(const struct recipe *r)
+{
+    uint8_t bytes[256 + ADDED_MAX][BYTES_MAX];
+    size_t size[256 + ADDED_MAX];
+    struct buf file = { 0 };
+    struct made made;
+    struct err err;
+
+    CHECK(buf_text(&file, "{\"added_tokens\":["));
+    for (const char *p = r->special ? r->special : ""; *p; p++)
+        CHECK(buf_format(&file, "%s{\"id\":%d,\"content\":\"%s%c\",\"special\":true}", p == r->special ? "" : ",", *p,
+                         *p == '"' ? "\\" : "", *p));
+    if (r->added)
+        CHECK(buf_format(&file, "%s%s", r->special && *r->special ? "," : "", r->added));
+    CHECK(buf_format(&file, "],\"normalizer\":%s,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+                            "\"trim_offsets\":true,\"use_regex\":false},\"post_processor\":null,\"model\":{\"type\":\"BPE\","
+                            "\"vocab\":{",
+                     r->normalizer ? r->normalizer : "null"));
+    for (int b = 0; b < 256; b++) {
+        bytes[b][0] = (uint8_t)b;
+        size[b] = 1;
+        CHECK(buf_text(&file, b ? ",\"" : "\""));
+        add_byte(&file, (uint8_t)b);
+        CHECK(buf_format(&file, "\":%d", b));
+    }
+    for (int i = 0; i < r->merge_count; i++) {
+        int a = r->merge[i][0], b = r->merge[i][1], n = 256 + i;
+
+        memcpy(bytes[n], bytes[a], size[a]);
+        memcpy(bytes[n] + size[a], bytes[b], size[b]);
+        size[n] = size[a] + size[b];
+        CHECK(buf_text(&file, ",\""));
+        add_token(&file, span_of(bytes[n], size[n]));
+        CHECK(buf_format(&file, "\":%d", n));
+    }
+    CHECK(buf_text(&file, "},\"merges\":["));
+    for (int i = 0; i < r->merge_count; i++) {
+        CHECK(buf_text(&file, i ? ",[\"" : "[\""));
+        add_token(&file, span_of(bytes[r->merge[i][0]], size[r->merge[i][0]]));
+        CHECK(buf_text(&file, "\",\""));
+        add_token(&file, span_of(bytes[r->merge[i][1]], size[r->merge[i][1]]));
+        CHECK(buf_text(&file, "\"]"));
+    }
+    CHECK(buf_text(&file, "]}}"));
+    if (!tokenizer_parse(&made.tokenizer, buf_span(&file), span_of(NULL, 0), &err))
+        fail_msg("%s\n%.*s", err.text, (int)file.size, (const char *)file.data);
+    buf_fini(&file);
+    made.size = r->vocab ? r->vocab : tokenizer_size(made.tokenizer);
+    made.vocabulary = vocabulary_new(made.tokenizer, made.size);
+    CHECK(made.vocabulary);
+    return made;
+}
+
+static void unmake(struct made *made)
+{
+    vocabulary_free(made->vocabulary);
+    tokenizer_free(made->tokenizer);
+}
+
+/* What a text of the small languages is made of: two characters have their first byte in common, and their last are the
+ * least that can follow it, so that shortest endings are of our letters. */
+static const char letters[] = "\"[]{},: ab\xc3\x80\x81";
+
+/* Random merges of random pairs of these. */
+static void random_merges(struct recipe *r, size_t size_max)
+{
+    size_t size[ADDED_MAX + sizeof letters - 1];
+    uint16_t id[ADDED_MAX + sizeof letters - 1];
+    uint8_t bytes[ADDED_MAX + sizeof letters - 1][BYTES_MAX];
+    int count = sizeof letters - 1, wanted = (int)chance(ADDED_MAX);
+
+    for (int i = 0; i < count; i++) {
+        id[i] = (uint8_t)letters[i];
+        bytes[i][0] = (uint8_t)letters[i];
+        size[i] = 1;
+    }
+    for (int i = 0; i < wanted; i++) {
+        int a = (int)chance((uint32_t)count), b = (int)chance((uint32_t)count);
+        bool there = false;
+
+        /* no merge may spell an added token */
+        if (r->added && size[a] + size[b] == 2 && bytes[b][0] == 'a')
+            continue;
+        if (size[a] + size[b] > size_max)
+            continue;
+        size[count] = size[a] + size[b];
+        memcpy(bytes[count], bytes[a], size[a]);
+        memcpy(bytes[count] + size[a], bytes[b], size[b]);
+        for (int k = 0; k < count; k++)
+            there |= span_equal(span_of(bytes[k], size[k]), span_of(bytes[count], size[count]));
+        if (there)
+            continue;
+        id[count] = (uint16_t)(256 + r->merge_count);
+        r->merge[r->merge_count][0] = id[a];
+        r->merge[r->merge_count++][1] = id[b];
+        count++;
+    }
+}
+
+/* ---- languages as lists ------------------------------------------------------------------------------------------ */
+
+enum { TEXTS_MAX = 1500, TEXT_MAX = 48 };
+
+struct text {
+    uint8_t size;
+    uint8_t bytes[TEXT_MAX];
+};
+
+struct list {
+    struct text *text;
+    size_t count;
+    bool over; /* too many, or too long: of no use */
+};
+
+static struct list list_new(void)
+{
+    struct list list = { .text = malloc((TEXTS_MAX + 1) * sizeof(struct text)) };
+
+    CHECK(list.text);
+    return list;
+}
+
+static void list_add(struct list *list, const void *bytes, size_t size)
+{
+    if (list->over || list->count == TEXTS_MAX || size > TEXT_MAX) {
+        list->over = true;
+        return;
+    }
+    list->text[list->count].size = (uint8_t)size;
+    memcpy(list->text[list->count++].bytes, bytes, size);
+}
+
+static int compare_texts(const void *left, const void *right)
+{
+    const struct text *a = left, *b = right;
+    int c = memcmp(a->bytes, b->bytes, a->size < b->size ? a->size : b->size);
+
+    return c ? c : (int)a->size - (int)b->size;
+}
+
+static void list_sort(struct list *list)
+{
+    size_t kept = 0;
+
+    qsort(list->text, list->count, sizeof *list->text, compare_texts);
+    for (size_t i = 0; i < list->count; i++)
+        if (kept == 0 || compare_texts(&list->text[kept - 1], &list->text[i]) != 0)
+            list->text[kept++] = list->text[i];
+    list->count = kept;
+}
+
+/* Every text of a, then every text of b; a is given back. */
+static struct list list_join(struct list a, const struct list *b)
+{
+    struct list out = list_new();
+    uint8_t bytes[2 * TEXT_MAX];
+
+    out.over = a.over || b->over;
+    for (size_t i = 0; i < a.count && !out.over; i++)
+        for (size_t k = 0; k < b->count && !out.over; k++) {
+            memcpy(bytes, a.text[i].bytes, a.text[i].size);
+            memcpy(bytes + a.text[i].size, b->text[k].bytes, b->text[k].size);
+            list_add(&out, bytes, (size_t)a.text[i].size + b->text[k].size);
+        }
+    free(a.text);
+    if (!out.over)
+        list_sort(&out);
+    return out;
+}
+
+static struct list list_of(const char *text)
+{
+    struct list list = list_new();
+
+    list_add(&list, text, strlen(text));
+    return list;
+}
+
+static struct list list_then(struct list a, const char *text)
+{
+    struct list b = list_of(text), out = list_join(a, &b);
+
+    free(b.text);
+    return out;
+}
+
+static void list_take(struct list *into, struct list from)
+{
+    into->over |= from.over;
+    for (size_t i = 0; i < from.count; i++)
+        list_add(into, from.text[i].bytes, from.text[i].size);
+    free(from.text);
+    if (!into->over)
+        list_sort(into);
+}
+
+static struct list list_copy(const struct list *from)
+{
+    struct list copy = list_new();
+
+    copy.over = from->over;
+    copy.count = from->count;
+    memcpy(copy.text, from->text, from->count * sizeof *from->text);
+    return copy;
+}
+
+/* ---- random grammars, built twice: as nodes and as lists -------------------------------------------------------------- */
+
+/* A dfa in the shape of the texts' trie, and the dead state. */
+static struct dfa *dfa_of(const struct list *list)
+{
+    struct dfa *dfa = calloc(1, sizeof *dfa);
+
+    CHECK(dfa);
+    dfa->classes = 256;
+    for (int b = 0; b < 256; b++)
+        dfa->class_of[b] = (uint8_t)b;
+    dfa->next = calloc((size_t)256 * (list->count * TEXT_MAX + 2), sizeof *dfa->next);
+    dfa->accepts = calloc(list->count * TEXT_MAX + 2, 1);
+    CHECK(dfa->next && dfa->accepts);
+    dfa->count = 2;
+    dfa->start = 1;
+    for (size_t i = 0; i < list->count; i++) {
+        uint32_t state = 1;
+
+        for (size_t k = 0; k < list->text[i].size; k++) {
+            uint32_t *next = &dfa->next[256 * (size_t)state + list->text[i].bytes[k]];
+
+            if (!*next)
+                *next = dfa->count++;
+            state = *next;
+        }
+        dfa->accepts[state] = 1;
+    }
+    return dfa;
+}
+
+static grammar_node random_literal(struct grammar_builder *b, struct list *list)
+{
+    static const char *const some[] = { "", "a", "b", "ab", "aab", " ", "\xc3\x81", "\xc3\x80" "b", "[a]", "\"a", "a,", "ba:" };
+    const char *text = some[chance(sizeof some / sizeof some[0])];
+
+    *list = list_of(text);
+    return grammar_literal(b, span_text(text));
+}
+
+static grammar_node random_regular(struct grammar_builder *b, struct list *list)
+{
+    static const char *const some[] = { "a", "aa", "aba", "b", "ba", "bab", "\xc3\x81", "\xc3\x80", "\xc3\x81" "a", "a a", ",a", "\"b\"" };
+
+    *list = list_new();
+    for (int i = 1 + (int)chance(5); i > 0; i--) {
+        const char *text = some[chance(sizeof some / sizeof some[0])];
+
+        list_add(list, text, strlen(text));
+    }
+    list_sort(list);
+    return grammar_regular(b, dfa_of(list));
+}
+
+static grammar_node random_string(struct grammar_builder *b, struct list *list)
+{
+    /* All that our letters make, so that every token of them is judged. */
+    static const char *const point[] = { " ", "a", "b", ",", ":", "[", "]", "{", "}", "\xc3\x80", "\xc3\x81" };
+    uint32_t low = chance(2), high = low + chance(2);
+    struct list points = list_new(), body = list_of("\"");
+
+    for (size_t i = 0; i < sizeof point / sizeof point[0]; i++)
+        list_add(&points, point[i], strlen(point[i]));
+    *list = list_new();
+    for (uint32_t i = 0; i <= high; i++) {
+        if (i >= low)
+            list_take(list, list_then(list_copy(&body), "\""));
+        body = list_join(body, &points);
+    }
+    free(points.text);
+    free(body.text);
+    return grammar_string(b, low, high);
+}
+
+static grammar_node random_node(struct grammar_builder *b, int depth, struct list *list);
+
+static grammar_node random_sequence(struct grammar_builder *b, int depth, struct list *list)
+{
+    grammar_node part[3];
+    uint32_t count = chance(4);
+
+    *list = list_of("");
+    for (uint32_t i = 0; i < count; i++) {
+        struct list one;
+
+        part[i] = random_node(b, depth - 1, &one);
+        *list = list_join(*list, &one);
+        free(one.text);
+    }
+    return grammar_sequence(b, part, count);
+}
+
+static grammar_node random_choice(struct grammar_builder *b, int depth, struct list *list)
+{
+    grammar_node branch[4];
+    uint32_t count = chance(5);
+
+    *list = list_new();
+    for (uint32_t i = 0; i < count; i++) {
+        struct list one;
+
+        branch[i] = random_node(b, depth - 1, &one);
+        list_take(list, one);
+    }
+    return grammar_choice(b, branch, count);
+}
+
+static grammar_node random_array(struct grammar_builder *b, int depth, struct list *list)
+{
+    struct list element[2], items = { 0 }, body = list_of("[");
+    grammar_node prefix[2];
+    struct grammar_array array = { .prefix = prefix, .prefix_count = chance(3), .low = chance(3) };
+
+    for (size_t i = 0; i < array.prefix_count; i++)
+        prefix[i] = random_node(b, depth - 1, &element[i]);
+    if (chance(2))
+        array.items = random_node(b, depth - 1, &items);
+    array.high = array.low + chance(2);
+    if (!array.items && chance(2))
+        array.high = GRAMMAR_NO_MAX;
+    *list = list_new();
+    for (uint32_t i = 0; i <= array.high; i++) {
+        const struct list *next = i < array.prefix_count ? &element[i] : &items;
+
+        if (i >= array.low)
+            list_take(list, list_then(list_copy(&body), "]"));
+        if (!next->text || i == array.high)
+            break;
+        if (i > 0)
+            body = list_then(body, ",");
+        body = list_join(body, next);
+    }
+    for (size_t i = 0; i < array.prefix_count; i++)
+        free(element[i].text);
+    free(items.text);
+    free(body.text);
+    return grammar_array(b, &array);
+}
+
+static grammar_node random_object(struct grammar_builder *b, int depth, struct list *list)
+{
+    static const char *const names[] = { "\"a\"", "\"ab\"", "\"b\"" };
+    struct grammar_property property[3];
+    struct grammar_object object = { .property = property, .property_count = chance(4) };
+    struct list empty = list_of("{"), filled = list_new(), others = { 0 }, keys = { 0 };
+    uint32_t first = chance(3);
+
+    for (size_t i = 0; i < object.property_count; i++) {
+        struct list value, with, without = list_copy(&filled);
+
+        property[i].key = span_text(names[(first + i) % 3]);
+        property[i].required = chance(2);
+        property[i].value = random_node(b, depth - 1, &value);
+        with = list_then(list_copy(&empty), names[(first + i) % 3]);
+        filled = list_then(list_then(filled, ","), names[(first + i) % 3]);
+        list_take(&filled, with);
+        filled = list_join(list_then(filled, ":"), &value);
+        free(value.text);
+        if (property[i].required) {
+            free(empty.text);
+            empty = list_new(); /* nothing before is no longer possible */
+            free(without.text);
+        } else {
+            list_take(&filled, without);
+        }
+    }
+    if (chance(3) == 0) { /* one other key, not more than two in all, so the list stays finite: its value ends the object */
+        struct list once;
+
+        keys = list_of("\"bb\"");
+        object.other_key = dfa_of(&keys);
+        object.other_value = grammar_nothing(b);
+        once = list_new();
+        free(once.text);
+    }
+    *list = list_then(empty, "}");
+    list_take(list, list_then(filled, "}"));
+    free(keys.text);
+    free(others.text);
+    {
+        grammar_node node = grammar_object(b, &object);
+
+        dfa_free(object.other_key);
+        return node;
+    }
+}
+
+static grammar_node random_node(struct grammar_builder *b, int depth, struct list *list)
+{
+    uint32_t kind = depth == 0 ? chance(4) : chance(9);
+    grammar_node node;
+
+    switch (kind) {
+    case 0:
+        return random_literal(b, list);
+    case 1:
+        return random_regular(b, list);
+    case 2:
+        return random_string(b, list);
+    case 3:
+        if (chance(4) == 0) {
+            *list = list_new();
+            return grammar_nothing(b);
+        }
+        return random_literal(b, list);
+    case 4:
+        return random_sequence(b, depth, list);
+    case 5:
+        return random_array(b, depth, list);
+    case 6:
+        return random_object(b, depth, list);
+    case 7: /* through a reserved node */
+        node = grammar_reserve(b);
+        grammar_define(b, node, random_node(b, depth - 1, list));
+        return node;
+    default:
+        return random_choice(b, depth, list);
+    }
+}
+
+/* ---- what the header says, computed from a list ----------------------------------------------------------------------- */
+
+struct oracle {
+    const struct made *made;
+    const struct list *list;
+    struct memo {
+        struct text prefix;
+        int32_t minimum;
+    } *memo;
+    size_t memo_count;
+};
+
+enum { MEMO_MAX = 1 << 14 };
+
+static bool begins(const struct text *text, const struct text *prefix)
+{
+    return text->size >= prefix->size && memcmp(text->bytes, prefix->bytes, prefix->size) == 0;
+}
+
+/* The texts that begin with prefix: [*from, *to). */
+static void range(const struct oracle *o, const struct text *prefix, size_t *from, size_t *to)
+{
+    size_t low = 0, high = o->list->count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (compare_texts(&o->list->text[middle], prefix) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    for (*from = *to = low; *to < o->list->count && begins(&o->list->text[*to], prefix); ++*to) {
+    }
+}
+
+static bool may_be_generated(const struct made *made, int32_t id)
+{
+    return id < made->size && tokenizer_bytes(made->tokenizer, id).size > 0 && !tokenizer_is_special(made->tokenizer, id) &&
+           !tokenizer_is_control(made->tokenizer, id);
+}
+
+static bool is_spelled(const struct made *made, const struct ids *ids, struct span text)
+{
+    size_t at = 0;
+
+    for (size_t i = 0; i < ids->count; i++) {
+        struct span bytes = tokenizer_bytes(made->tokenizer, ids->id[i]);
+
+        if (!may_be_generated(made, ids->id[i]) || at + bytes.size > text.size || memcmp(bytes.data, text.data + at, bytes.size) != 0)
+            return false;
+        at += bytes.size;
+    }
+    return at == text.size;
+}
+
+/* Fewest tokens, the longest first: by trying all. */
+static bool cover(const struct made *made, struct span text, struct ids *ids)
+{
+    int least[TEXT_MAX + 1] = { 0 };
+    int32_t token[TEXT_MAX + 1];
+
+    for (size_t i = text.size; i-- > 0;) {
+        size_t longest = 0;
+
+        least[i] = 1 << 20;
+        for (int32_t id = 0; id < made->size; id++) {
+            struct span bytes = tokenizer_bytes(made->tokenizer, id);
+            int here;
+
+            if (!may_be_generated(made, id) || bytes.size > text.size - i || memcmp(bytes.data, text.data + i, bytes.size) != 0)
+                continue;
+            here = least[i + bytes.size] + 1;
+            if (here < least[i] || (here == least[i] && bytes.size > longest)) {
+                least[i] = here;
+                token[i] = id;
+                longest = bytes.size;
+            }
+        }
+    }
+    if (least[0] >= 1 << 20)
+        return false;
+    for (size_t i = 0; i < text.size; i += tokenizer_bytes(made->tokenizer, token[i]).size)
+        CHECK(ids_add(ids, token[i]));
+    return true;
+}
+
+/* How many bytes are forced after prefix, and their tokens. */
+static size_t forced(const struct oracle *o, const struct text *prefix, struct ids *ids)
+{
+    size_t from, to, end = prefix->size, whole = prefix->size;
+    const struct text *first, *last;
+    struct text_part part = { .added = ADDED_PLAIN };
+    struct err err;
+
+    range(o, prefix, &from, &to);
+    first = &o->list->text[from];
+    last = &o->list->text[to - 1];
+    while (first->size > end && last->size > end && first->bytes[end] == last->bytes[end])
+        end++;
+    for (size_t size = 1; whole + size <= end && size <= 4; size++)
+        if (span_is_utf8(span_of(first->bytes + whole, size))) {
+            whole += size;
+            size = 0;
+        }
+    if (whole == prefix->size)
+        return 0;
+    part.text = span_of(first->bytes + prefix->size, whole - prefix->size);
+    if (!tokenizer_encode_parts(o->made->tokenizer, &part, 1, ids, &err) || !is_spelled(o->made, ids, part.text)) {
+        ids->count = 0;
+        if (!cover(o->made, part.text, ids))
+            return 0;
+    }
+    return part.text.size;
+}
+
+static int32_t minimum(struct oracle *o, const struct text *prefix)
+{
+    size_t from, to, size;
+    const struct text *c;
+    struct ids ids = { 0 };
+    int32_t least = INT32_MAX;
+
+    for (size_t i = 0; i < o->memo_count; i++)
+        if (compare_texts(&o->memo[i].prefix, prefix) == 0)
+            return o->memo[i].minimum;
+    range(o, prefix, &from, &to);
+    CHECK(from < to);
+    c = &o->list->text[from];
+    for (size_t i = from + 1; i < to; i++)
+        if (o->list->text[i].size < c->size)
+            c = &o->list->text[i];
+    if (c->size == prefix->size) {
+        least = 0;
+    } else if ((size = forced(o, prefix, &ids)) > 0) {
+        struct text after = *c;
+
+        after.size = (uint8_t)(prefix->size + size);
+        least = minimum(o, &after);
+        if (least < INT32_MAX)
+            least += (int32_t)ids.count;
+    } else {
+        for (int32_t id = 0; id < o->made->size; id++) {
+            struct span bytes = tokenizer_bytes(o->made->tokenizer, id);
+            struct text after = *c;
+            int32_t here;
+
+            if (!may_be_generated(o->made, id) || bytes.size > (size_t)c->size - prefix->size ||
+                memcmp(bytes.data, c->bytes + prefix->size, bytes.size) != 0)
+                continue;
+            after.size = (uint8_t)(prefix->size + bytes.size);
+            here = minimum(o, &after);
+            if (here < INT32_MAX && here + 1 < least)
+                least = here + 1;
+        }
+    }
+    ids_fini(&ids);
+    CHECK(o->memo_count < MEMO_MAX);
+    o->memo[o->memo_count++] = (struct memo){ *prefix, least };
+    return least;
+}
+
+/* ---- comparing ----------------------------------------------------------------------------------------------------------- */
+
+static bool has(const uint64_t *mask, int32_t id)
+{
+    return mask && (mask[id / 64] >> (id % 64) & 1);
+}
+
+/* Only of our letters: other bytes fit into strings too, and the list does not have them. */
+static bool is_ours(struct span bytes)
+{
+    for (size_t i = 0; i < bytes.size; i++)
+        if (!memchr(letters, bytes.data[i], sizeof letters - 1))
+            return false;
+    return true;
+}
+
+static void check_place(struct oracle *o, struct grammar_run *run, const struct text *prefix, int32_t budget)
+{
+    struct ids want = { 0 }, got = { 0 };
+    size_t from, to, count, size;
+    const uint64_t *mask;
+    struct err err;
+    bool any = false;
+
+    range(o, prefix, &from, &to);
+    CHECK(from < to);
+    CHECK(grammar_may_end(run) == (o->list->text[from].size == prefix->size));
+    CHECK(grammar_must_end(run) == (to - from == 1 && o->list->text[from].size == prefix->size));
+    assert_int_equal(grammar_run_minimum(run), minimum(o, prefix));
+    size = grammar_must_end(run) ? 0 : forced(o, prefix, &want);
+    CHECK(grammar_forced(run, &got, &count, &err));
+    assert_int_equal(count, size ? want.count : 0);
+    CHECK(got.count == count && (count == 0 || memcmp(want.id, got.id, count * sizeof *got.id) == 0));
+    mask = grammar_mask(run, budget);
+    for (int32_t id = 0; id < o->made->size; id++) {
+        struct span bytes = tokenizer_bytes(o->made->tokenizer, id);
+        struct text after = *prefix;
+        bool fits = false;
+
+        if (bytes.size == 0 || !is_ours(bytes))
+            continue;
+        if (may_be_generated(o->made, id) && prefix->size + bytes.size <= TEXT_MAX) {
+            memcpy(after.bytes + after.size, bytes.data, bytes.size);
+            after.size = (uint8_t)(after.size + bytes.size);
+            range(o, &after, &from, &to);
+            fits = from < to && minimum(o, &after) <= budget - 1;
+        }
+        if (size)
+            fits = id == want.id[0] && minimum(o, prefix) <= budget;
+        if (has(mask, id) != fits)
+            fail_msg("seed %d, after `%.*s`, budget %d, token %d `%.*s`: %d, expected %d", (int)seed_now, prefix->size, (const char *)prefix->bytes, budget,
+                     id, (int)bytes.size, (const char *)bytes.data, has(mask, id), fits);
+        any |= fits;
+    }
+    CHECK(any || !mask || grammar_run_minimum(run) <= budget);
+    ids_fini(&want);
+    ids_fini(&got);
+}
+
+/* Under masks to the end: whatever is drawn, the text is complete when the budget is spent. */
+static void wander(struct oracle *o, struct grammar *grammar, int32_t budget, bool compare)
+{
+    struct grammar_run *run = grammar_run_new(grammar);
+    struct text text = { 0 };
+    size_t from, to;
+    struct err err;
+
+    CHECK(run);
+    while (!grammar_must_end(run) && budget > 0 && !(grammar_may_end(run) && chance(6) == 0)) {
+        struct ids ids = { 0 };
+        size_t count;
+
+        CHECK(grammar_run_minimum(run) <= budget);
+        if (compare)
+            check_place(o, run, &text, 1 + (int32_t)chance((uint32_t)budget + 2));
+        CHECK(grammar_forced(run, &ids, &count, &err));
+        if (count == 0) {
+            const uint64_t *mask = grammar_mask(run, budget);
+            int32_t id, seen = 0, picked = -1;
+
+            if (!mask && grammar_may_end(run))
+                break; /* more could follow, but cannot be written */
+            if (!mask)
+                fail_msg("seed %d, after `%.*s`: no token with a budget of %d, minimum %d", (int)seed_now, text.size,
+                         (const char *)text.bytes, budget, grammar_run_minimum(run));
+            for (id = 0; id < o->made->size; id++)
+                if (has(mask, id) && is_ours(tokenizer_bytes(o->made->tokenizer, id)) && chance((uint32_t)++seen) == 0)
+                    picked = id;
+            CHECK(picked >= 0);
+            CHECK(ids_add(&ids, picked));
+        }
+        for (size_t i = 0; i < ids.count; i++) {
+            struct span bytes = tokenizer_bytes(o->made->tokenizer, ids.id[i]);
+
+            CHECK(budget-- > 0);
+            CHECK(grammar_advance(run, ids.id[i]));
+            CHECK(text.size + bytes.size <= TEXT_MAX);
+            memcpy(text.bytes + text.size, bytes.data, bytes.size);
+            text.size = (uint8_t)(text.size + bytes.size);
+        }
+        ids_fini(&ids);
+    }
+    CHECK(grammar_may_end(run));
+    range(o, &text, &from, &to);
+    CHECK(from < to && o->list->text[from].size == text.size);
+    if (compare)
+        check_place(o, run, &text, 1);
+    grammar_run_free(run);
+}
+
+static void check_acceptance(const struct oracle *o, struct grammar *grammar)
+{
+    for (int i = 0; i < 20 && o->list->count > 0; i++) {
+        struct grammar_run *run = grammar_run_new(grammar);
+        struct text text = o->list->text[chance((uint32_t)o->list->count)];
+        size_t from, to;
+
+        if (i >= 10 && text.size > 0) /* one byte is another: it is in the list, or it is not accepted */
+            text.bytes[chance(text.size)] = (uint8_t)letters[chance(sizeof letters - 1)];
+        if (i >= 15 && text.size > 0)
+            text.size = (uint8_t)chance(text.size);
+        range(o, &text, &from, &to);
+        CHECK(grammar_advance_bytes(run, span_of(text.bytes, text.size)) == (from < to));
+        if (from < to)
+            CHECK(grammar_may_end(run) == (o->list->text[from].size == text.size));
+        else
+            CHECK(grammar_advance_bytes(run, span_of(NULL, 0))); /* it has not moved */
+        grammar_run_free(run);
+    }
+}
+
+static void check_random(uint64_t seed, int *built, int *refused)
+{
+    struct grammar_builder *b = grammar_builder_new();
+    struct recipe recipe = { 0 };
+    struct grammar *grammar = NULL;
+    struct list list;
+    struct made made;
+    struct err err;
+    grammar_node root;
+    char special[3] = { 0 };
+
+    chance_state = seed * 0x9E3779B97F4A7C15u;
+    seed_now = seed;
+    if (chance(4) == 0)
+        special[0] = "\"[]{},:ab"[chance(9)];
+    recipe.special = special;
+    if (chance(3) == 0)
+        recipe.added = "{\"id\":400,\"content\":\"ba\"},{\"id\":401,\"content\":\"[a\",\"special\":true},{\"id\":402,\"content\":\"<|a|>\"}";
+    random_merges(&recipe, BYTES_MAX);
+    if (chance(8) == 0)
+        recipe.vocab = 256 + (int32_t)chance(10);
+    made = make(&recipe);
+    root = random_node(b, 3, &list);
+    if (list.over) {
+        grammar_builder_free(b);
+    } else {
+        struct oracle o = { .made = &made, .list = &list, .memo = malloc(MEMO_MAX * sizeof(struct memo)) };
+        struct text nothing = { 0 };
+        int32_t least = list.count ? minimum(&o, &nothing) : INT32_MAX;
+
+        CHECK(o.memo);
+        if (!grammar_build(&grammar, b, root, made.vocabulary, &err)) {
+            if (least != INT32_MAX)
+                fail_msg("seed %d: %s, and the minimum is %d", (int)seed, err.text, least);
+            CHECK(err.code == ERR_INPUT);
+            ++*refused;
+        } else {
+            assert_int_equal(grammar_minimum(grammar), least);
+            check_acceptance(&o, grammar);
+            for (int32_t extra = 0; extra < 6; extra++)
+                wander(&o, grammar, least + (extra < 5 ? extra : (int32_t)chance(60)), extra != 4);
+            ++*built;
+        }
+        grammar_builder_free(b);
+        grammar_free(grammar);
+        free(o.memo);
+    }
+    free(list.text);
+    unmake(&made);
+}
+
+/* Everything at once, over languages that can be listed. */
+static void test_small_languages_are_as_their_lists_say(void **state)
+{
+    const char *rounds = getenv("MOOTHALL_GRAMMAR_ROUNDS"), *first = getenv("MOOTHALL_GRAMMAR_SEED");
+    int built = 0, refused = 0, count = rounds ? atoi(rounds) : 400;
+
+    (void)state;
+    for (int i = 0; i < count; i++)
+        check_random((uint64_t)(first ? atoi(first) : 1) + (uint64_t)i, &built, &refused);
+    CHECK(built > count / 3 && refused > count / 40);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_small_languages_are_as_their_lists_say),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

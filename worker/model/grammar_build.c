@@ -1,0 +1,1086 @@
+#include "worker/model/grammar_inside.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { HEAP_START = 64 };
+
+struct grammar_builder {
+    struct rule *rule; /* 0 is not used: it is the node that stands for an error */
+    uint32_t count, capacity;
+    size_t states, bytes;
+    uint32_t *same; /* by hash of contents: literals, regular languages and strings that are there already */
+    uint32_t same_size, same_count;
+    struct err err; /* the first */
+};
+
+static size_t regular_bytes(const struct regular *r)
+{
+    return r->dfa ? (size_t)r->dfa->count * (r->dfa->classes * sizeof *r->dfa->next + 8) + sizeof *r->dfa : 0;
+}
+
+static void regular_fini(struct regular *r)
+{
+    dfa_free(r->dfa);
+    free(r->far);
+    free(r->only);
+    free(r->best);
+}
+
+static void object_fini(struct object_rule *o)
+{
+    for (uint32_t i = 0; i < o->count; i++)
+        free((void *)(uintptr_t)o->property[i].key.data);
+    free(o->property);
+    regular_fini(&o->other);
+    free(o->key_sorted);
+    free(o->required_next);
+    free(o->after);
+    free(o->property_best);
+    free(o->key_best);
+    free(o->node);
+    free(o->key_child);
+}
+
+static void rules_free(struct rule *rule, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        switch (rule[i].kind) {
+        case RULE_LITERAL:
+            free(rule[i].literal.bytes);
+            break;
+        case RULE_REGULAR:
+            regular_fini(&rule[i].regular);
+            break;
+        case RULE_SEQUENCE:
+        case RULE_CHOICE:
+            free(rule[i].list.part);
+            free(rule[i].list.rest);
+            break;
+        case RULE_ARRAY:
+            free(rule[i].array.prefix);
+            free(rule[i].array.sum);
+            break;
+        case RULE_OBJECT:
+            object_fini(&rule[i].object);
+            break;
+        case RULE_NOTHING:
+        case RULE_STRING:
+            break;
+        }
+    free(rule);
+}
+
+/* ---- nodes ------------------------------------------------------------------------------------------------- */
+
+struct grammar_builder *grammar_builder_new(void)
+{
+    struct grammar_builder *b = calloc(1, sizeof *b);
+
+    if (!b || !(b->rule = calloc(64, sizeof *b->rule))) {
+        free(b);
+        return NULL;
+    }
+    b->capacity = 64;
+    b->count = 1;
+    return b;
+}
+
+void grammar_builder_free(struct grammar_builder *b)
+{
+    if (!b)
+        return;
+    rules_free(b->rule, b->count);
+    free(b->same);
+    free(b);
+}
+
+/* The first error stays. */
+__attribute__((format(printf, 3, 4)))
+static grammar_node refuse(struct grammar_builder *b, enum err_code code, const char *format, ...)
+{
+    char text[200];
+    va_list list;
+
+    va_start(list, format);
+    vsnprintf(text, sizeof text, format, list);
+    va_end(list);
+    if (b->err.code == ERR_NONE)
+        err_set(&b->err, code, "%s", text);
+    return 0;
+}
+
+static grammar_node no_memory(struct grammar_builder *b)
+{
+    return refuse(b, ERR_IO, "out of memory");
+}
+
+/* Room for one more node, and the count of its states. */
+static bool room(struct grammar_builder *b, size_t states, size_t bytes)
+{
+    if (b->err.code != ERR_NONE)
+        return false;
+    if (b->count > GRAMMAR_NODES_MAX)
+        return refuse(b, ERR_LIMIT, "the grammar has more than %d nodes", GRAMMAR_NODES_MAX), false;
+    if (states > GRAMMAR_STATES_MAX || b->states + states > GRAMMAR_STATES_MAX)
+        return refuse(b, ERR_LIMIT, "the grammar has more than %d states", GRAMMAR_STATES_MAX), false;
+    if (b->bytes + bytes > GRAMMAR_BYTES_MAX / 2)
+        return refuse(b, ERR_LIMIT, "the grammar takes more than %d bytes", GRAMMAR_BYTES_MAX / 2), false;
+    if (b->count == b->capacity) {
+        struct rule *grown = realloc(b->rule, 2 * (size_t)b->capacity * sizeof *grown);
+
+        if (!grown)
+            return no_memory(b), false;
+        memset(grown + b->capacity, 0, b->capacity * sizeof *grown);
+        b->rule = grown;
+        b->capacity *= 2;
+    }
+    b->states += states;
+    b->bytes += bytes + sizeof *b->rule;
+    return true;
+}
+
+static grammar_node add(struct grammar_builder *b, const struct rule *rule)
+{
+    b->rule[b->count] = *rule;
+    return b->count++;
+}
+
+static bool are_nodes(struct grammar_builder *b, const grammar_node *node, size_t count)
+{
+    bool ok = true;
+
+    for (size_t i = 0; i < count; i++)
+        ok &= node[i] != 0 && node[i] < b->count;
+    if (!ok)
+        refuse(b, ERR_INPUT, "a part of the grammar is missing");
+    return ok;
+}
+
+static uint32_t *copy_nodes(const grammar_node *node, size_t count)
+{
+    uint32_t *copy = malloc((count + 1) * sizeof *copy);
+
+    if (copy && count)
+        memcpy(copy, node, count * sizeof *copy);
+    return copy;
+}
+
+/* ---- nodes that are there already ------------------------------------------------------------------------------ */
+
+static uint32_t hash_bytes(uint32_t hash, const void *data, size_t size)
+{
+    return span_crc32c(hash, span_of(data, size));
+}
+
+static uint32_t hash_rule(const struct rule *r)
+{
+    uint32_t hash = hash_bytes(0, &r->kind, sizeof r->kind);
+
+    if (r->kind == RULE_LITERAL)
+        return hash_bytes(hash, r->literal.bytes, r->literal.size);
+    if (r->kind == RULE_STRING)
+        return hash_bytes(hash, &r->string, sizeof r->string);
+    hash = hash_bytes(hash, r->regular.dfa->class_of, sizeof r->regular.dfa->class_of);
+    hash = hash_bytes(hash, r->regular.dfa->accepts, r->regular.dfa->count);
+    return hash_bytes(hash, r->regular.dfa->next,
+                      (size_t)r->regular.dfa->count * r->regular.dfa->classes * sizeof *r->regular.dfa->next);
+}
+
+static bool is_same(const struct rule *r, const struct rule *s)
+{
+    const struct dfa *a, *b;
+
+    if (r->kind != s->kind)
+        return false;
+    if (r->kind == RULE_LITERAL)
+        return span_equal(span_of(r->literal.bytes, r->literal.size), span_of(s->literal.bytes, s->literal.size));
+    if (r->kind == RULE_STRING)
+        return r->string.low == s->string.low && r->string.high == s->string.high;
+    a = r->regular.dfa;
+    b = s->regular.dfa;
+    return a->count == b->count && a->start == b->start && a->classes == b->classes &&
+           memcmp(a->class_of, b->class_of, sizeof a->class_of) == 0 && memcmp(a->accepts, b->accepts, a->count) == 0 &&
+           memcmp(a->next, b->next, (size_t)a->count * a->classes * sizeof *a->next) == 0;
+}
+
+static bool same_grow(struct grammar_builder *b)
+{
+    uint32_t size = b->same_size ? b->same_size * 2 : 64, *grown = calloc(size, sizeof *grown);
+
+    if (!grown)
+        return false;
+    for (uint32_t i = 0; i < b->same_size; i++)
+        if (b->same[i]) {
+            uint32_t at = hash_rule(&b->rule[b->same[i]]) & (size - 1);
+
+            while (grown[at])
+                at = (at + 1) & (size - 1);
+            grown[at] = b->same[i];
+        }
+    free(b->same);
+    b->same = grown;
+    b->same_size = size;
+    return true;
+}
+
+/* Equal leaves are one node, so that fields of the same form share their masks.  *fresh: it was not there. */
+static grammar_node add_leaf(struct grammar_builder *b, const struct rule *rule, bool *fresh)
+{
+    uint32_t at;
+
+    *fresh = false;
+    if (2 * b->same_count >= b->same_size && !same_grow(b))
+        return no_memory(b);
+    for (at = hash_rule(rule) & (b->same_size - 1); b->same[at]; at = (at + 1) & (b->same_size - 1))
+        if (is_same(&b->rule[b->same[at]], rule))
+            return b->same[at];
+    *fresh = true;
+    b->same_count++;
+    return b->same[at] = add(b, rule);
+}
+
+/* ---- kinds of nodes ------------------------------------------------------------------------------------------------ */
+
+grammar_node grammar_nothing(struct grammar_builder *b)
+{
+    struct rule rule = { .kind = RULE_NOTHING };
+
+    return room(b, 1, 0) ? add(b, &rule) : 0;
+}
+
+grammar_node grammar_literal(struct grammar_builder *b, struct span bytes)
+{
+    struct rule rule = { .kind = RULE_LITERAL };
+    grammar_node node;
+    bool fresh;
+
+    if (!room(b, bytes.size + 1, bytes.size))
+        return 0;
+    if (!(rule.literal.bytes = malloc(bytes.size + 1)))
+        return no_memory(b);
+    if (bytes.size)
+        memcpy(rule.literal.bytes, bytes.data, bytes.size);
+    rule.literal.size = (uint32_t)bytes.size;
+    node = add_leaf(b, &rule, &fresh);
+    if (!fresh)
+        free(rule.literal.bytes);
+    return node;
+}
+
+grammar_node grammar_regular(struct grammar_builder *b, struct dfa *dfa)
+{
+    struct rule rule = { .kind = RULE_REGULAR, .regular = { .dfa = dfa } };
+    grammar_node node;
+    bool fresh;
+
+    if (!dfa)
+        return refuse(b, ERR_INPUT, "a part of the grammar is missing");
+    if (!room(b, dfa->count, regular_bytes(&rule.regular))) {
+        dfa_free(dfa);
+        return 0;
+    }
+    node = add_leaf(b, &rule, &fresh);
+    if (!fresh) {
+        b->states -= dfa->count;
+        b->bytes -= regular_bytes(&rule.regular);
+        dfa_free(dfa);
+    }
+    return node;
+}
+
+static bool check_bounds(struct grammar_builder *b, uint32_t low, uint32_t *high)
+{
+    if (low > GRAMMAR_ITEMS_MAX && b->err.code == ERR_NONE)
+        refuse(b, ERR_LIMIT, "a least length of more than %d", GRAMMAR_ITEMS_MAX);
+    if (*high > GRAMMAR_ITEMS_MAX)
+        *high = GRAMMAR_NO_MAX;
+    return low <= GRAMMAR_ITEMS_MAX;
+}
+
+grammar_node grammar_string(struct grammar_builder *b, uint32_t low, uint32_t high)
+{
+    struct rule rule = { .kind = RULE_STRING };
+    bool fresh;
+
+    if (!check_bounds(b, low, &high) || !room(b, STRING_STATES, 0))
+        return 0;
+    if (low > high)
+        return grammar_nothing(b);
+    rule.string.low = low;
+    rule.string.high = high;
+    return add_leaf(b, &rule, &fresh);
+}
+
+static grammar_node add_list(struct grammar_builder *b, enum rule_kind kind, const grammar_node *part, size_t count)
+{
+    struct rule rule = { .kind = kind, .list = { .count = (uint32_t)count, .defined = true } };
+
+    if (!room(b, count + 1, (count + 1) * 16) || !are_nodes(b, part, count))
+        return 0;
+    if (!(rule.list.part = copy_nodes(part, count)))
+        return no_memory(b);
+    return add(b, &rule);
+}
+
+grammar_node grammar_sequence(struct grammar_builder *b, const grammar_node *part, size_t count)
+{
+    return add_list(b, RULE_SEQUENCE, part, count);
+}
+
+grammar_node grammar_choice(struct grammar_builder *b, const grammar_node *branch, size_t count)
+{
+    return add_list(b, RULE_CHOICE, branch, count);
+}
+
+grammar_node grammar_array(struct grammar_builder *b, const struct grammar_array *array)
+{
+    struct rule rule = { .kind = RULE_ARRAY };
+    uint32_t high = array->high;
+
+    if (!check_bounds(b, array->low, &high) || !room(b, array->prefix_count + 5, array->prefix_count * 12) ||
+        !are_nodes(b, array->prefix, array->prefix_count))
+        return 0;
+    if (array->items && !are_nodes(b, &array->items, 1))
+        return 0;
+    rule.array.prefix_count = (uint32_t)array->prefix_count;
+    rule.array.items = array->items;
+    rule.array.low = array->low;
+    rule.array.high = high;
+    if (!(rule.array.prefix = copy_nodes(array->prefix, array->prefix_count)))
+        return no_memory(b);
+    return add(b, &rule);
+}
+
+/* So that no key begins another, and a colon tells where it ends. */
+static bool is_literal(struct span key)
+{
+    if (key.size < 2 || key.data[0] != '"' || key.data[key.size - 1] != '"')
+        return false;
+    for (size_t i = 1; i + 1 < key.size; i++) {
+        if (key.data[i] == '"')
+            return false;
+        if (key.data[i] == '\\' && ++i + 1 == key.size)
+            return false;
+    }
+    return true;
+}
+
+static bool copy_properties(struct grammar_builder *b, struct object_rule *o, const struct grammar_object *object)
+{
+    if (!(o->property = calloc(object->property_count + 1, sizeof *o->property)))
+        return no_memory(b), false;
+    for (size_t i = 0; i < object->property_count; i++) {
+        const struct grammar_property *from = &object->property[i];
+        uint8_t *key;
+
+        if (!are_nodes(b, &from->value, 1))
+            return false;
+        if (!is_literal(from->key))
+            return refuse(b, ERR_INPUT, "a key is not a JSON string literal"), false;
+        if (!(key = malloc(from->key.size)))
+            return no_memory(b), false;
+        memcpy(key, from->key.data, from->key.size);
+        o->property[o->count++] = (struct property){ .key = span_of(key, from->key.size), .value = from->value,
+                                                     .required = from->required };
+    }
+    return true;
+}
+
+static struct dfa *copy_dfa(const struct dfa *dfa)
+{
+    struct dfa *copy = malloc(sizeof *copy);
+    size_t cells = (size_t)dfa->count * dfa->classes;
+
+    if (!copy)
+        return NULL;
+    *copy = *dfa;
+    copy->next = malloc((cells + 1) * sizeof *copy->next);
+    copy->accepts = malloc((size_t)dfa->count + 1);
+    if (!copy->next || !copy->accepts) {
+        dfa_free(copy);
+        return NULL;
+    }
+    memcpy(copy->next, dfa->next, cells * sizeof *copy->next);
+    memcpy(copy->accepts, dfa->accepts, dfa->count);
+    return copy;
+}
+
+grammar_node grammar_object(struct grammar_builder *b, const struct grammar_object *object)
+{
+    struct rule rule = { .kind = RULE_OBJECT };
+    struct object_rule *o = &rule.object;
+    struct regular other = { .dfa = object->other_key };
+    size_t key_bytes = 0;
+
+    for (size_t i = 0; i < object->property_count; i++)
+        key_bytes += object->property[i].key.size;
+    if (object->other_key && !are_nodes(b, &object->other_value, 1))
+        return 0;
+    if (!room(b, key_bytes + OBJECT_KEY + 1 + (object->other_key ? object->other_key->count : 0),
+              key_bytes * 40 + object->property_count * 120 + regular_bytes(&other)))
+        return 0;
+    if (!copy_properties(b, o, object)) {
+        object_fini(o);
+        return 0;
+    }
+    if (object->other_key) {
+        o->other_value = object->other_value;
+        if (!(o->other.dfa = copy_dfa(object->other_key))) {
+            object_fini(o);
+            return no_memory(b);
+        }
+    }
+    return add(b, &rule);
+}
+
+grammar_node grammar_reserve(struct grammar_builder *b)
+{
+    struct rule rule = { .kind = RULE_CHOICE, .list = { .reserved = true } };
+
+    if (!room(b, 2, 32))
+        return 0;
+    if (!(rule.list.part = malloc(2 * sizeof *rule.list.part)))
+        return no_memory(b);
+    return add(b, &rule);
+}
+
+void grammar_define(struct grammar_builder *b, grammar_node reserved, grammar_node as)
+{
+    struct rule *rule;
+
+    if (b->err.code != ERR_NONE || !are_nodes(b, &reserved, 1) || !are_nodes(b, &as, 1))
+        return;
+    rule = &b->rule[reserved];
+    if (rule->kind != RULE_CHOICE || !rule->list.reserved || rule->list.defined) {
+        refuse(b, ERR_INPUT, "a node is defined that was not reserved, or twice");
+        return;
+    }
+    rule->list.part[0] = as;
+    rule->list.count = 1;
+    rule->list.defined = true;
+}
+
+/* ---- compiling: one rule by itself --------------------------------------------------------------------------------- */
+
+static bool read_regular(struct regular *r)
+{
+    const struct dfa *d = r->dfa;
+    size_t edges = 0;
+    uint32_t *from, *edge = NULL, *queue, head = 0, tail = 0;
+    bool ok = false;
+
+    r->far = malloc(((size_t)d->count + 1) * sizeof *r->far);
+    r->only = malloc(((size_t)d->count + 1) * sizeof *r->only);
+    r->best = calloc((size_t)d->count + 1, 1);
+    from = calloc((size_t)d->count + 2, sizeof *from);
+    queue = malloc(((size_t)d->count + 1) * sizeof *queue);
+    if (!r->far || !r->only || !r->best || !from || !queue)
+        goto out;
+    for (size_t i = 0; i < (size_t)d->count * d->classes; i++)
+        from[d->next[i] + 1]++;
+    for (uint32_t s = 0; s < d->count; s++)
+        from[s + 1] += from[s];
+    edges = from[d->count];
+    if (!(edge = malloc((edges + 1) * sizeof *edge)))
+        goto out;
+    for (uint32_t s = 0; s < d->count; s++)
+        for (uint32_t c = 0; c < d->classes; c++)
+            edge[from[d->next[(size_t)s * d->classes + c]]++] = s; /* from[t] is then where t + 1 began */
+    for (uint32_t s = 0; s < d->count; s++) {
+        r->far[s] = d->accepts[s] ? 0 : UINT32_MAX;
+        if (d->accepts[s])
+            queue[tail++] = s;
+    }
+    while (head < tail) {
+        uint32_t t = queue[head++];
+
+        for (uint32_t i = t ? from[t - 1] : 0; i < from[t]; i++)
+            if (r->far[edge[i]] == UINT32_MAX) {
+                r->far[edge[i]] = r->far[t] + 1;
+                queue[tail++] = edge[i];
+            }
+    }
+    for (uint32_t s = 0; s < d->count; s++) {
+        r->only[s] = -1;
+        for (int byte = 255; byte >= 0; byte--) {
+            uint32_t t = dfa_step(d, s, (uint8_t)byte);
+
+            if (t == 0 || r->far[t] == UINT32_MAX)
+                continue;
+            r->only[s] = r->only[s] == -1 ? (int16_t)byte : -2;
+            if (r->far[t] + 1 == r->far[s])
+                r->best[s] = (uint8_t)byte;
+        }
+    }
+    ok = true;
+out:
+    free(from);
+    free(edge);
+    free(queue);
+    return ok;
+}
+
+/* ---- compiling: lengths of all ----------------------------------------------------------------------------------- */
+
+/* Knuth's generalisation of Dijkstra's algorithm: the rule with the least length of those that are not final is final,
+ * and each rule that waits for it is told once for each place where it stands. */
+struct waiting {
+    uint32_t rule, times;
+};
+
+struct candidate {
+    uint64_t len;
+    uint32_t rule, by; /* by: the branch */
+};
+
+struct lengths {
+    struct rule *rule;
+    uint32_t count;
+    uint32_t *first, *fill; /* [count + 1] of waiting */
+    struct waiting *waiting;
+    uint32_t *pending; /* what a rule still waits for */
+    uint64_t *sum;
+    struct candidate *heap;
+    size_t heap_count, heap_max;
+};
+
+static bool before(struct candidate a, struct candidate b)
+{
+    return a.len != b.len ? a.len < b.len : a.rule != b.rule ? a.rule < b.rule : a.by < b.by;
+}
+
+static bool heap_add(struct lengths *l, struct candidate c)
+{
+    size_t i = l->heap_count;
+
+    if (i == l->heap_max) {
+        struct candidate *grown = realloc(l->heap, (l->heap_max = 2 * l->heap_max + HEAP_START) * sizeof *grown);
+
+        if (!grown)
+            return false;
+        l->heap = grown;
+    }
+    l->heap_count++;
+    for (; i > 0 && before(c, l->heap[(i - 1) / 2]); i = (i - 1) / 2)
+        l->heap[i] = l->heap[(i - 1) / 2];
+    l->heap[i] = c;
+    return true;
+}
+
+static struct candidate heap_take(struct lengths *l)
+{
+    struct candidate least = l->heap[0], c = l->heap[--l->heap_count];
+    size_t i = 0, child;
+
+    while ((child = 2 * i + 1) < l->heap_count) {
+        if (child + 1 < l->heap_count && before(l->heap[child + 1], l->heap[child]))
+            child++;
+        if (!before(l->heap[child], c))
+            break;
+        l->heap[i] = l->heap[child];
+        i = child;
+    }
+    if (l->heap_count)
+        l->heap[i] = c;
+    return least;
+}
+
+static uint64_t plus(uint64_t a, uint64_t b)
+{
+    return a + b < GRAMMAR_FAR ? a + b : GRAMMAR_FAR;
+}
+
+static uint64_t times(uint64_t a, uint64_t n)
+{
+    return n && a > GRAMMAR_FAR / n ? GRAMMAR_FAR : a * n;
+}
+
+/* Counts what a rule waits for, or (with waiting allocated) notes it. */
+static void wait_for(struct lengths *l, uint32_t rule, uint32_t child, uint32_t number)
+{
+    if (!l->waiting)
+        l->first[child + 1]++;
+    else
+        l->waiting[l->first[child] + l->fill[child]++] = (struct waiting){ rule, number };
+    l->pending[rule]++;
+}
+
+static void wait_all(struct lengths *l, uint32_t i)
+{
+    const struct rule *r = &l->rule[i];
+
+    l->pending[i] = 0;
+    if (r->kind == RULE_SEQUENCE || r->kind == RULE_CHOICE) {
+        for (uint32_t k = 0; k < r->list.count; k++)
+            wait_for(l, i, r->list.part[k], 1);
+    } else if (r->kind == RULE_ARRAY) {
+        for (uint32_t k = 0; k < r->array.prefix_count && k < r->array.low; k++)
+            wait_for(l, i, r->array.prefix[k], 1);
+        if (r->array.low > r->array.prefix_count)
+            wait_for(l, i, r->array.items, r->array.low - r->array.prefix_count);
+    } else if (r->kind == RULE_OBJECT) {
+        for (uint32_t k = 0; k < r->object.count; k++)
+            if (r->object.property[k].required)
+                wait_for(l, i, r->object.property[k].value, 1);
+    }
+}
+
+/* What a rule's own bytes are; for those that wait for nothing it is their length. */
+static uint64_t own_bytes(const struct rule *r)
+{
+    uint64_t sum = 2, required = 0;
+
+    switch (r->kind) {
+    case RULE_NOTHING:
+        return GRAMMAR_FAR;
+    case RULE_LITERAL:
+        return r->literal.size;
+    case RULE_REGULAR:
+        return r->regular.dfa->count == 0 || r->regular.far[r->regular.dfa->start] == UINT32_MAX
+                   ? GRAMMAR_FAR
+                   : r->regular.far[r->regular.dfa->start];
+    case RULE_STRING:
+        return 2 + (uint64_t)r->string.low;
+    case RULE_SEQUENCE:
+        return 0;
+    case RULE_CHOICE:
+        return GRAMMAR_FAR;
+    case RULE_ARRAY:
+        if (r->array.low > r->array.high || (r->array.low > r->array.prefix_count && !r->array.items))
+            return GRAMMAR_FAR;
+        return 2 + (r->array.low ? r->array.low - 1 : 0);
+    case RULE_OBJECT:
+        for (uint32_t i = 0; i < r->object.count; i++)
+            if (r->object.property[i].required) {
+                sum += r->object.property[i].key.size + 1;
+                required++;
+            }
+        return sum + (required ? required - 1 : 0);
+    }
+    return GRAMMAR_FAR;
+}
+
+static uint32_t most(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+/* The stack that the shortest text needs; what it is made of is final. */
+static uint32_t need_of(const struct lengths *l, const struct rule *r, uint32_t by)
+{
+    uint32_t need = 0;
+
+    if (r->kind == RULE_CHOICE)
+        return l->rule[by].start.need;
+    if (r->kind == RULE_SEQUENCE)
+        for (uint32_t k = 0; k < r->list.count; k++)
+            need = most(need, l->rule[r->list.part[k]].start.need + (k + 1 < r->list.count));
+    if (r->kind == RULE_ARRAY) {
+        for (uint32_t k = 0; k < r->array.prefix_count && k < r->array.low; k++)
+            need = most(need, l->rule[r->array.prefix[k]].start.need + 1);
+        if (r->array.low > r->array.prefix_count)
+            need = most(need, l->rule[r->array.items].start.need + 1);
+    }
+    if (r->kind == RULE_OBJECT)
+        for (uint32_t k = 0; k < r->object.count; k++)
+            if (r->object.property[k].required)
+                need = most(need, l->rule[r->object.property[k].value].start.need + 1);
+    return need;
+}
+
+static bool settle(struct lengths *l)
+{
+    while (l->heap_count) {
+        struct candidate c = heap_take(l);
+        struct rule *r = &l->rule[c.rule];
+
+        if (r->start.len != GRAMMAR_FAR)
+            continue;
+        r->start = (struct reach){ c.len, need_of(l, r, c.by) };
+        if (r->kind == RULE_CHOICE)
+            r->list.best = c.by;
+        for (uint32_t i = l->first[c.rule]; i < l->first[c.rule + 1]; i++) {
+            struct waiting w = l->waiting[i];
+            uint64_t len = plus(l->sum[w.rule], times(c.len, w.times));
+
+            if (l->rule[w.rule].kind == RULE_CHOICE) {
+                if (c.len < GRAMMAR_FAR && !heap_add(l, (struct candidate){ c.len, w.rule, c.rule }))
+                    return false;
+                continue;
+            }
+            l->sum[w.rule] = len;
+            if (--l->pending[w.rule] == 0 && len < GRAMMAR_FAR && !heap_add(l, (struct candidate){ len, w.rule, 0 }))
+                return false;
+        }
+    }
+    return true;
+}
+
+static bool read_lengths(struct rule *rule, uint32_t count)
+{
+    struct lengths l = { .rule = rule, .count = count };
+    bool ok = false;
+
+    l.first = calloc((size_t)count + 1, sizeof *l.first);
+    l.fill = calloc((size_t)count + 1, sizeof *l.fill);
+    l.pending = calloc((size_t)count + 1, sizeof *l.pending);
+    l.sum = calloc((size_t)count + 1, sizeof *l.sum);
+    if (!l.first || !l.fill || !l.pending || !l.sum)
+        goto out;
+    for (uint32_t i = 1; i < count; i++) {
+        rule[i].start = (struct reach){ GRAMMAR_FAR, 0 };
+        l.sum[i] = own_bytes(&rule[i]);
+        if (rule[i].kind == RULE_CHOICE || l.sum[i] < GRAMMAR_FAR)
+            wait_all(&l, i);
+    }
+    for (uint32_t i = 0; i < count; i++)
+        l.first[i + 1] += l.first[i];
+    if (!(l.waiting = malloc(((size_t)l.first[count] + 1) * sizeof *l.waiting)))
+        goto out;
+    for (uint32_t i = 1; i < count; i++) {
+        bool possible = rule[i].kind == RULE_CHOICE || l.sum[i] < GRAMMAR_FAR;
+
+        if (possible)
+            wait_all(&l, i);
+        if (possible && rule[i].kind != RULE_CHOICE && l.pending[i] == 0 &&
+            !heap_add(&l, (struct candidate){ l.sum[i], i, 0 }))
+            goto out;
+    }
+    ok = settle(&l);
+out:
+    free(l.first);
+    free(l.fill);
+    free(l.pending);
+    free(l.sum);
+    free(l.waiting);
+    free(l.heap);
+    return ok;
+}
+
+/* ---- compiling: what depends on the lengths ------------------------------------------------------------------------ */
+
+static bool finish_sequence(const struct grammar *g, struct rule *r)
+{
+    r->list.rest = calloc((size_t)r->list.count + 1, sizeof *r->list.rest);
+    if (!r->list.rest)
+        return false;
+    for (uint32_t k = r->list.count; k-- > 0;) {
+        const struct reach *part = &g->rule[r->list.part[k]].start;
+
+        r->list.rest[k].len = plus(part->len, r->list.rest[k + 1].len);
+        r->list.rest[k].need = most(part->need + (k + 1 < r->list.count), r->list.rest[k + 1].need);
+    }
+    return true;
+}
+
+static bool finish_array(const struct grammar *g, struct rule *r)
+{
+    r->array.sum = calloc((size_t)r->array.prefix_count + 1, sizeof *r->array.sum);
+    if (!r->array.sum)
+        return false;
+    r->array.last = r->array.high;
+    if (!r->array.items || !rule_is_usable(g, r->array.items))
+        r->array.last = r->array.last < r->array.prefix_count ? r->array.last : r->array.prefix_count;
+    for (uint32_t k = r->array.prefix_count; k-- > 0;)
+        if (!rule_is_usable(g, r->array.prefix[k]) && r->array.last > k)
+            r->array.last = k;
+    for (uint32_t k = 0; k < r->array.prefix_count; k++)
+        r->array.sum[k + 1] = plus(r->array.sum[k], g->rule[r->array.prefix[k]].start.len + 1);
+    r->array.need = r->start.need;
+    return true;
+}
+
+static int compare_keys(struct span a, struct span b)
+{
+    size_t n = a.size < b.size ? a.size : b.size;
+    int c = memcmp(a.data, b.data, n);
+
+    return c ? c : a.size < b.size ? -1 : a.size > b.size;
+}
+
+/* By merging: qsort would need a variable that all threads share. */
+static void sort_keys(const struct property *property, uint32_t *index, uint32_t *scratch, uint32_t count)
+{
+    uint32_t half = count / 2, a = 0, b = half, at = 0;
+
+    if (count < 2)
+        return;
+    sort_keys(property, index, scratch, half);
+    sort_keys(property, index + half, scratch, count - half);
+    while (a < half && b < count)
+        scratch[at++] = compare_keys(property[index[a]].key, property[index[b]].key) <= 0 ? index[a++] : index[b++];
+    while (a < half)
+        scratch[at++] = index[a++];
+    while (b < count)
+        scratch[at++] = index[b++];
+    memcpy(index, scratch, count * sizeof *index);
+}
+
+/* Breadth first, so that a node's children stand together. */
+static void grow_keys(struct object_rule *o)
+{
+    uint32_t children = 0;
+
+    o->node[o->node_count++] = (struct key_node){ 0, o->count, 0, 0, 0, -1 };
+    for (uint32_t i = 0; i < o->node_count; i++) {
+        struct key_node *n = &o->node[i];
+
+        n->child_from = children;
+        for (uint32_t k = n->from, to; k < n->to; k = to) {
+            struct span key = o->property[o->key_sorted[k]].key;
+            uint8_t byte;
+
+            to = k + 1;
+            if (key.size == n->depth) {
+                n->property = (int32_t)o->key_sorted[k];
+                continue;
+            }
+            byte = key.data[n->depth];
+            while (to < n->to && o->property[o->key_sorted[to]].key.data[n->depth] == byte)
+                to++;
+            o->key_child[children++] = (struct key_child){ o->node_count, byte };
+            o->node[o->node_count++] = (struct key_node){ k, to, n->depth + 1, 0, 0, -1 };
+        }
+        n->child_to = children;
+    }
+}
+
+/* Of equals the greater need: then either way has room on the stack. */
+static struct reach nearer(struct reach a, struct reach b)
+{
+    return b.len < a.len || (b.len == a.len && b.need > a.need) ? b : a;
+}
+
+static bool finish_object(const struct grammar *g, struct object_rule *o, struct err *err)
+{
+    const struct reach none = { GRAMMAR_FAR, 0 };
+    size_t bytes = 1, n = o->count;
+    uint32_t *scratch = malloc((n + 1) * sizeof *scratch);
+    struct reach other = none;
+
+    for (uint32_t i = 0; i < n; i++) {
+        o->property[i].usable = rule_is_usable(g, o->property[i].value);
+        bytes += o->property[i].key.size;
+    }
+    o->key_sorted = malloc((n + 1) * sizeof *o->key_sorted);
+    o->required_next = malloc((n + 1) * sizeof *o->required_next);
+    o->after = calloc(n + 1, sizeof *o->after);
+    o->property_best = calloc(n + 1, sizeof *o->property_best);
+    o->key_best = calloc(n + 1, sizeof *o->key_best);
+    o->node = calloc(bytes, sizeof *o->node);
+    o->key_child = calloc(bytes, sizeof *o->key_child);
+    if (!scratch || !o->key_sorted || !o->required_next || !o->after || !o->property_best || !o->key_best || !o->node ||
+        !o->key_child) {
+        free(scratch);
+        return err_set(err, ERR_IO, "out of memory");
+    }
+    for (uint32_t i = 0; i < n; i++)
+        o->key_sorted[i] = i;
+    sort_keys(o->property, o->key_sorted, scratch, (uint32_t)n);
+    free(scratch);
+    for (uint32_t i = 1; i < n; i++)
+        if (span_equal(o->property[o->key_sorted[i - 1]].key, o->property[o->key_sorted[i]].key)) {
+            struct span key = o->property[o->key_sorted[i]].key;
+
+            return err_set(err, ERR_INPUT, "the key %.*s stands twice in an object", key.size > 80 ? 80 : (int)key.size,
+                           (const char *)key.data);
+        }
+    grow_keys(o);
+    if (o->other_value && rule_is_usable(g, o->other_value) && o->other.far[o->other.dfa->start] != UINT32_MAX) {
+        o->other_len = (uint64_t)g->rule[o->other_value].start.len + 2;
+        o->other_need = g->rule[o->other_value].start.need + 1;
+        other = (struct reach){ o->other.far[o->other.dfa->start] + o->other_len, o->other_need };
+    } else {
+        o->other_value = 0;
+    }
+    o->required_next[n] = (uint32_t)n;
+    o->after[n] = (struct reach){ 1, 0 };
+    o->property_best[n] = none;
+    o->key_best[n] = other;
+    for (uint32_t i = (uint32_t)n; i-- > 0;) {
+        const struct property *p = &o->property[i];
+        const struct reach *value = &g->rule[p->value].start;
+        struct reach with = none;
+
+        if (p->usable) {
+            with.len = plus(p->key.size + 1 + value->len, o->after[i + 1].len);
+            with.need = most(value->need + 1, o->after[i + 1].need);
+        }
+        o->required_next[i] = p->required ? i : o->required_next[i + 1];
+        o->property_best[i] = p->required ? with : nearer(with, o->property_best[i + 1]);
+        o->key_best[i] = p->required ? with : nearer(with, o->key_best[i + 1]);
+        o->after[i] = o->required_next[i] == n ? (struct reach){ 1, 0 }
+                                               : (struct reach){ plus(o->key_best[i].len, 1), o->key_best[i].need };
+    }
+    return true;
+}
+
+static bool check_choice(const struct grammar *g, const struct rule *r, struct err *err)
+{
+    uint32_t open = 0;
+
+    for (uint32_t k = 0; k < r->list.count; k++)
+        open += rule_is_usable(g, r->list.part[k]);
+    return open <= GRAMMAR_PATHS_MAX ||
+           err_set(err, ERR_LIMIT, "a choice of %u, at most %d can be open at once", open, GRAMMAR_PATHS_MAX);
+}
+
+static bool finish(struct grammar *g, struct err *err)
+{
+    for (uint32_t i = 1; i < g->rule_count; i++) {
+        struct rule *r = &g->rule[i];
+        bool ok = true;
+
+        if (r->kind == RULE_OBJECT && !finish_object(g, &r->object, err))
+            return false;
+        if (r->kind == RULE_CHOICE && !check_choice(g, r, err))
+            return false;
+        if (r->kind == RULE_SEQUENCE)
+            ok = finish_sequence(g, r);
+        else if (r->kind == RULE_ARRAY)
+            ok = finish_array(g, r);
+        if (!ok)
+            return err_set(err, ERR_IO, "out of memory");
+    }
+    return true;
+}
+
+/* Every byte that a text can have; a few too many do no harm but to speed. */
+static void note_regular(const struct regular *r, bool used[256])
+{
+    bool class[256] = { false };
+
+    for (uint32_t s = 1; s < r->dfa->count; s++)
+        for (uint32_t c = 0; c < r->dfa->classes && c < 256; c++)
+            if (!class[c]) {
+                uint32_t t = r->dfa->next[(size_t)s * r->dfa->classes + c];
+
+                class[c] = t != 0 && r->far[t] != UINT32_MAX;
+            }
+    for (int b = 0; b < 256; b++)
+        used[b] |= class[r->dfa->class_of[b]];
+}
+
+static bool is_spelled(const struct grammar *g)
+{
+    bool used[256] = { false }, ok = true;
+
+    for (uint32_t i = 1; i < g->rule_count; i++) {
+        const struct rule *r = &g->rule[i];
+
+        if (r->kind == RULE_LITERAL)
+            for (uint32_t k = 0; k < r->literal.size; k++)
+                used[r->literal.bytes[k]] = true;
+        if (r->kind == RULE_REGULAR)
+            note_regular(&r->regular, used);
+        if (r->kind == RULE_STRING)
+            for (int b = 0x20; b < 0xf5; b++)
+                used[b] |= b != 0xc0 && b != 0xc1;
+        if (r->kind == RULE_ARRAY || r->kind == RULE_OBJECT)
+            for (const char *p = "[]{},:"; *p; p++)
+                used[(uint8_t)*p] = true;
+        if (r->kind == RULE_OBJECT) {
+            for (uint32_t k = 0; k < r->object.count; k++)
+                for (size_t at = 0; at < r->object.property[k].key.size; at++)
+                    used[r->object.property[k].key.data[at]] = true;
+            if (r->object.other_value)
+                note_regular(&r->object.other, used);
+        }
+    }
+    for (int b = 0; b < 256; b++)
+        ok &= !used[b] || g->vocabulary->single[b];
+    return ok;
+}
+
+/* ---- the whole -------------------------------------------------------------------------------------------------------- */
+
+static bool compile(struct grammar *g, struct err *err)
+{
+    const struct reach *start;
+
+    for (uint32_t i = 1; i < g->rule_count; i++) {
+        struct rule *r = &g->rule[i];
+        bool ok = true;
+
+        if (r->kind == RULE_CHOICE && r->list.reserved && !r->list.defined)
+            return err_set(err, ERR_INPUT, "a part of the grammar was reserved and never defined");
+        if (r->kind == RULE_REGULAR)
+            ok = read_regular(&r->regular);
+        else if (r->kind == RULE_OBJECT && r->object.other.dfa)
+            ok = read_regular(&r->object.other);
+        if (!ok)
+            return err_set(err, ERR_IO, "out of memory");
+    }
+    if (!read_lengths(g->rule, g->rule_count))
+        return err_set(err, ERR_IO, "out of memory");
+    start = &g->rule[g->root].start;
+    if (start->len == GRAMMAR_FAR)
+        return err_set(err, ERR_INPUT, "no finite text fits");
+    if (start->len > GRAMMAR_ENDING_MAX)
+        return err_set(err, ERR_LIMIT, "the shortest text that fits has %llu bytes, at most %d are possible",
+                       (unsigned long long)start->len, GRAMMAR_ENDING_MAX);
+    if (start->need > GRAMMAR_DEPTH_MAX)
+        return err_set(err, ERR_LIMIT, "the shortest text that fits is nested %u deep, at most %d are possible",
+                       start->need, GRAMMAR_DEPTH_MAX);
+    if (!finish(g, err))
+        return false;
+    g->spelled = is_spelled(g);
+    if (!runs_begin(g))
+        return err_set(err, ERR_IO, "out of memory");
+    if (g->start == g->dead)
+        return err_set(err, ERR_LIMIT, "more than %d ways are open at the beginning", PLACE_WORK_MAX);
+    g->minimum = place_minimum(g, g->start);
+    if (g->minimum == INT32_MAX && !g->failed)
+        return err_set(err, ERR_INPUT, "no text that fits can be written with this tokenizer's tokens");
+    return !g->failed || err_set(err, ERR_IO, "out of memory");
+}
+
+bool grammar_build(struct grammar **grammar, struct grammar_builder *b, grammar_node root,
+                   const struct vocabulary *vocabulary, struct err *err)
+{
+    struct grammar *g;
+
+    *grammar = NULL;
+    if (b->err.code != ERR_NONE) {
+        if (err)
+            *err = b->err;
+        return false;
+    }
+    if (root == 0 || root >= b->count)
+        return err_set(err, ERR_INPUT, "the grammar is missing");
+    if (!(g = calloc(1, sizeof *g)))
+        return err_set(err, ERR_IO, "out of memory");
+    g->vocabulary = vocabulary;
+    g->rule = b->rule;
+    g->rule_count = b->count;
+    g->root = root;
+    g->rule_bytes = b->bytes;
+    b->rule = NULL;
+    b->count = 0;
+    refuse(b, ERR_INPUT, "the grammar has been built");
+    if (!compile(g, err)) {
+        grammar_free(g);
+        return false;
+    }
+    *grammar = g;
+    return true;
+}
+
+void grammar_free(struct grammar *g)
+{
+    if (!g)
+        return;
+    assert(!g->runs);
+    runs_end(g);
+    rules_free(g->rule, g->rule_count);
+    free(g);
+}
+
+size_t grammar_bytes(const struct grammar *g)
+{
+    return sizeof *g + g->rule_bytes + g->pool_bytes;
+}
