@@ -37,7 +37,9 @@ void manual_help(const struct manual *manual, FILE *file)
     if (manual->field_count)
         fputs("\n", file);
     if (manual->keys)
-        fputs("Every flag is also a key of the file that --config names (with _ for -), and overrides it.\n\n", file);
+        fputs(
+            "Every flag is also a key of the file that --config names (with _ for -), and overrides it.\n\n",
+            file);
     if (manual->more)
         fprintf(file, "%s\n\n", manual->more);
     if (manual->keys && manual->status) /* a verb's is what all verbs have in common */
@@ -53,8 +55,8 @@ void manual_help(const struct manual *manual, FILE *file)
 
 /* ---- the manual page ------------------------------------------------------------------------------- */
 
-/* Text that groff shall show as it is.  A quote is written as groff's name for it, so that it may stand in an argument
- * of a macro. */
+/* Text that groff shall show as it is.  A quote is written as groff's name for it, so that it may stand in an
+ * argument of a macro. */
 static void put(FILE *file, const char *text, size_t size)
 {
     for (size_t i = 0; i < size; i++) {
@@ -184,7 +186,9 @@ void manual_page(const struct manual *manual, const char *see_also, FILE *file)
         if (manual->more)
             put_lines(file, manual->more);
         if (manual->keys)
-            fputs(".PP\nEvery option is also a key of the YAML file that \\-\\-config names, and overrides it.\n", file);
+            fputs(".PP\nEvery option is also a key of the YAML file that \\-\\-config names, and overrides "
+                  "it.\n",
+                  file);
     }
     fputs(".SH OPTIONS\n", file);
     for (int i = 0; i < manual->field_count; i++)
@@ -242,14 +246,16 @@ static bool is_one_of(const char *word, const char *const *words)
 static void complete_value(const struct manual *manual, const struct field *field, FILE *file)
 {
     static const char *const directories[] = { "model", "state", NULL };
-    static const char *const names[] = { "broker",  "queue",  "batch",    "consumer", "listen",   "name",        "family",
-                                         "exchange", "length", "language", "reason",   "deadline", "not_before", "instruction",
-                                         "older_than", "only", NULL };
+    static const char *const names[] = { "broker", "queue",    "batch",      "consumer",    "listen",
+                                         "name",   "family",   "exchange",   "length",      "language",
+                                         "reason", "deadline", "not_before", "instruction", "older_than",
+                                         "only",   NULL };
     char flag[FLAG_MAX];
 
     if (field->kind == FIELD_BOOL)
         return;
-    fprintf(file, "    '%s%s--%s') ", manual->verb ? manual->verb : "", manual->verb ? " " : "", flag_of(flag, field));
+    fprintf(file, "    '%s%s--%s') ", manual->verb ? manual->verb : "", manual->verb ? " " : "",
+            flag_of(flag, field));
     if (field->kind == FIELD_CHOICE) {
         fputs("COMPREPLY=($(compgen -W '", file);
         for (int i = 0; field->choices[i]; i++)

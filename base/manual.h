@@ -1,5 +1,5 @@
-/* manual - what a command says about itself, from the table that also reads its flags: --help, the manual page, and
- * the shell's completion.  So none of them can go stale. */
+/* manual - what a command says about itself, from the table that also reads its flags: --help, the manual
+ * page, and the shell's completion.  So none of them can go stale. */
 
 #ifndef BASE_MANUAL_H
 #define BASE_MANUAL_H
@@ -27,11 +27,12 @@ void manual_help(const struct manual *manual, FILE *file);
 /* The manual page, in groff's man macros.  see_also: "moothall(1)\nmoothall-run(1)". */
 void manual_page(const struct manual *manual, const char *see_also, FILE *file);
 
-/* The page of a program of verbs: `listing` has a line for each, "    moothall run   ...". */
-void manual_page_of_verbs(const struct manual *manual, const struct manual *verbs, int verb_count, FILE *file);
+/* The page of a program of verbs, each with one line. */
+void manual_page_of_verbs(const struct manual *manual, const struct manual *verbs, int verb_count,
+                          FILE *file);
 
-/* A function for bash that completes verbs, flags, the values of choices, and names of files and directories where
- * those are wanted.  One manual without a verb, or several with. */
+/* A function for bash that completes verbs, flags, the values of choices, and names of files and directories
+ * where those are wanted.  One manual without a verb, or several with. */
 void manual_completion(const struct manual *verbs, int verb_count, FILE *file);
 
 #endif

@@ -34,7 +34,8 @@ static size_t measure(struct measure *m, const char *bytes, size_t size)
     return size;
 }
 
-bool batch_file_open(struct batch_file *file, const char *path, const char *spool, uint64_t limit, struct err *err)
+bool batch_file_open(struct batch_file *file, const char *path, const char *spool, uint64_t limit,
+                     struct err *err)
 {
     struct measure wanted = { .limit = limit };
     bool standard = !strcmp(path, "-");
@@ -319,7 +320,8 @@ static bool take_name(struct twins *twins, struct name name, struct err *err)
     if (!seen_grow(seen))
         return err_set(err, ERR_IO, "no memory for %zu names", seen->count);
     again->known = false;
-    for (size_t at = name.hash & (seen->capacity - 1); seen->name[at].hash; at = (at + 1) & (seen->capacity - 1)) {
+    for (size_t at = name.hash & (seen->capacity - 1); seen->name[at].hash;
+         at = (at + 1) & (seen->capacity - 1)) {
         if (seen->name[at].hash != name.hash)
             continue;
         if ((!first->known || first->position != seen->name[at].position) &&

@@ -23,7 +23,8 @@ static const struct field fields[] = {
     { "state", OPTION_TEXT(struct options, state), "the state directory of a run: OUTPUT.moothall" },
     { "batch", OPTION_TEXT(struct options, batch), "the batch (with --state: the run's)" },
     { "queue", OPTION_TEXT(struct options, queue), "its queue, where two queues have a batch of this name" },
-    { "reason", OPTION_TEXT(struct options, reason), "stands in the result of every request that was cancelled" },
+    { "reason", OPTION_TEXT(struct options, reason),
+      "stands in the result of every request that was cancelled" },
     { "wait", OPTION_FLAG(struct options, wait), "until the last cancelled request has its result" },
     { "timeout", OPTION_NUMBER(struct options, timeout_ms, FIELD_DURATION, 0, INT64_C(30) * 24 * 3600 * 1000),
       "give up when the broker is silent for so long (default: 60 s at the start, then never)" },
@@ -46,15 +47,16 @@ static bool ask(void *arg, char **id, size_t count, struct err *err)
 
     cancel->ask.job = id;
     cancel->ask.n_job = count;
-    if (!hall_ask(cancel->hall, MOOTHALL__ENVELOPE__BODY_CANCEL, &cancel->ask, MOOTHALL__ENVELOPE__BODY_CANCELLED, &answer,
-                  err))
+    if (!hall_ask(cancel->hall, MOOTHALL__ENVELOPE__BODY_CANCEL, &cancel->ask,
+                  MOOTHALL__ENVELOPE__BODY_CANCELLED, &answer, err))
         return false;
     cancel->jobs += answer->envelope->cancelled->jobs;
     cancel->more = answer->envelope->cancelled->more;
     return true;
 }
 
-static bool cancel_all(const struct options *o, struct connection *connection, char **word, int count, struct err *err)
+static bool cancel_all(const struct options *o, struct connection *connection, char **word, int count,
+                       struct err *err)
 {
     struct cancel cancel = { .hall = connection->hall };
     struct named_batch named;
@@ -70,10 +72,11 @@ static bool cancel_all(const struct options *o, struct connection *connection, c
         return false;
     jobs = cancel.jobs;
     if (jobs)
-        say("batch %s: %" PRIu64 " requests cancelled; %" PRIu64 " had ended and keep their results", named.batch, jobs,
-            count ? (uint64_t)count - jobs : named.ended + named.live - jobs);
+        say("batch %s: %" PRIu64 " requests cancelled; %" PRIu64 " had ended and keep their results",
+            named.batch, jobs, count ? (uint64_t)count - jobs : named.ended + named.live - jobs);
     else
-        say("batch %s: nothing to cancel, %s ended already", named.batch, count ? "those have" : "all of it has");
+        say("batch %s: nothing to cancel, %s ended already", named.batch,
+            count ? "those have" : "all of it has");
     /* A broker that ends with us goes on with the rest at its next start only. */
     while (cancel.more && (o->wait || connection->private_hall)) {
         nanosleep(&(struct timespec){ .tv_nsec = LOOK_AGAIN_MS * 1000 * 1000 }, NULL);
@@ -103,9 +106,12 @@ const struct verb verb_cancel = {
     .name = "cancel",
     .what = "ends a batch, or some of its requests; what is done is kept",
     .words = "--broker ENDPOINT | --state DIR [--batch B] [CUSTOM_ID ...] [flags]",
-    .more = "Once it returns, nothing of what was cancelled is begun any more, and what was in progress is dropped.\n"
-            "Each cancelled request has its own line in the results (code batch_cancelled), those done before theirs.\n"
-            "A batch that was cancelled as a whole takes no more requests until `moothall retry` opens it again.\n"
+    .more = "Once it returns, nothing of what was cancelled is begun any more, and what was in progress is "
+            "dropped.\n"
+            "Each cancelled request has its own line in the results (code batch_cancelled), those done "
+            "before theirs.\n"
+            "A batch that was cancelled as a whole takes no more requests until `moothall retry` opens it "
+            "again.\n"
             "Exit status 0 also where nothing was left to cancel; 1: there is no such batch or request.",
     .example = "moothall cancel --broker tcp://hall:7500 --batch reports-42 --reason \"wrong prompt\"",
     .fields = fields,

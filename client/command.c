@@ -11,7 +11,7 @@
 #include "client/files.h"
 #include "client/say.h"
 #include "client/stop.h"
-#include "kernels/backend.h"
+#include "worker/model/model.h"
 
 enum {
     STATUS_EVERY_MS = 1000,
@@ -200,6 +200,19 @@ static void note_nobody(struct command_hall *command, const Moothall__Status *st
     }
 }
 
+/* The same of a queue that somebody has paused. */
+static void note_paused(struct command_hall *command, const Moothall__QueueStatus *queue, int64_t now_ms)
+{
+    if (!queue->paused) {
+        if (command->paused_said_ms)
+            say("queue %s goes on", queue->name);
+        command->paused_said_ms = 0;
+    } else if (!command->paused_said_ms || now_ms - command->paused_said_ms >= NOBODY_SAID_EVERY_MS) {
+        say("queue %s is paused: nothing of it is begun until `moothall resume`", queue->name);
+        command->paused_said_ms = now_ms;
+    }
+}
+
 bool command_hall_look(struct command_hall *command, const char *queue, const char *batch,
                        const Moothall__Status **status, struct err *err)
 {
@@ -223,6 +236,8 @@ bool command_hall_look(struct command_hall *command, const char *queue, const ch
         private_hall_note(command->private_hall, answer->envelope->status);
     else
         note_nobody(command, answer->envelope->status, now_ms);
+    if (*batch && answer->envelope->status->n_queue == 1)
+        note_paused(command, answer->envelope->status->queue[0], now_ms);
     note_waiting(command, answer->envelope->status->waiting_for, now_ms);
     *status = answer->envelope->status;
     return true;

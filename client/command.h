@@ -57,6 +57,7 @@ struct command_hall {
     char waiting_for[160];
     char broker[LINK_ENDPOINT_MAX]; /* the shared hall's */
     int64_t nobody_said_ms;         /* that it has no seated worker; 0: it has one */
+    int64_t paused_said_ms;         /* that the queue is paused; 0: it is not */
     int64_t waiting_since_ms; /* for the same; 0: it was said, or there is nothing */
 };
 

@@ -8,8 +8,8 @@
 
 enum { IDS_MAX = 256, ID_MAX = 64 };
 
-bool named_batch(struct named_batch *named, struct connection *connection, const char *queue, const char *batch,
-                 struct err *err)
+bool named_batch(struct named_batch *named, struct connection *connection, const char *queue,
+                 const char *batch, struct err *err)
 {
     Moothall__StatusAsk ask = MOOTHALL__STATUS_ASK__INIT;
     const struct link_message *answer;
@@ -25,14 +25,15 @@ bool named_batch(struct named_batch *named, struct connection *connection, const
         return err_set(err, ERR_INPUT, "no batch: expected --batch NAME, as `submit` printed it");
     ask.queue = (char *)(uintptr_t)queue;
     ask.batch = (char *)(uintptr_t)batch;
-    if (!hall_ask(connection->hall, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask, MOOTHALL__ENVELOPE__BODY_STATUS, &answer,
-                  err))
+    if (!hall_ask(connection->hall, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask,
+                  MOOTHALL__ENVELOPE__BODY_STATUS, &answer, err))
         return false;
     status = answer->envelope->status;
     c = status->counts;
     snprintf(named->batch, sizeof named->batch, "%s", batch);
     if (!c || status->n_batch != 1 || strlen(status->batch[0]->queue) >= sizeof named->queue)
-        return err_set(err, ERR_INPUT, "the broker does not say in which queue batch `%s` is; name it with --queue", batch);
+        return err_set(err, ERR_INPUT,
+                       "the broker does not say in which queue batch `%s` is; name it with --queue", batch);
     strcpy(named->queue, status->batch[0]->queue);
     named->live = c->ready + c->leased + c->delayed;
     named->ended = c->done + c->failed + c->dead + c->cancelled + c->expired;
@@ -82,10 +83,12 @@ static bool ask_one(const struct named_batch *named, char *word, named_ask *ask,
         if (err->code != ERR_NOT_FOUND)
             return false;
     }
-    return err_set(err, ERR_NOT_FOUND, "batch `%s` has no job `%.200s`, neither by custom_id nor by id", named->batch, word);
+    return err_set(err, ERR_NOT_FOUND, "batch `%s` has no job `%.200s`, neither by custom_id nor by id",
+                   named->batch, word);
 }
 
-bool named_jobs(const struct named_batch *named, char **word, int count, named_ask *ask, void *arg, struct err *err)
+bool named_jobs(const struct named_batch *named, char **word, int count, named_ask *ask, void *arg,
+                struct err *err)
 {
     char id[IDS_MAX][REQUEST_JOB_ID_SIZE], *ids[IDS_MAX];
 

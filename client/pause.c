@@ -17,14 +17,19 @@ struct options {
     int64_t timeout_ms, keep_ms;
 };
 
-#define WHERE                                                                                                            \
-    { "broker", OPTION_TEXT(struct options, broker), "the hall: tcp://HOST:PORT or ipc:///PATH" },                       \
-    { "state", OPTION_TEXT(struct options, state), "the state directory of a run: OUTPUT.moothall" },                    \
-    { "queue", OPTION_TEXT(struct options, queue), "the queue (with --state: the run's)" }
-#define HOW                                                                                                              \
-    { "timeout", OPTION_NUMBER(struct options, timeout_ms, FIELD_DURATION, 0, INT64_C(30) * 24 * 3600 * 1000),           \
-      "give up when the broker is silent for so long (default: 60 s at the start, then never)" },                        \
-    { "quiet", OPTION_FLAG(struct options, quiet), "say nothing but errors" }
+#define WHERE                                                                                                \
+    { "broker", OPTION_TEXT(struct options, broker), "the hall: tcp://HOST:PORT or ipc:///PATH" },           \
+        { "state", OPTION_TEXT(struct options, state), "the state directory of a run: OUTPUT.moothall" },    \
+    {                                                                                                        \
+        "queue", OPTION_TEXT(struct options, queue), "the queue (with --state: the run's)"                   \
+    }
+#define HOW                                                                                                  \
+    { "timeout",                                                                                             \
+      OPTION_NUMBER(struct options, timeout_ms, FIELD_DURATION, 0, INT64_C(30) * 24 * 3600 * 1000),          \
+      "give up when the broker is silent for so long (default: 60 s at the start, then never)" },            \
+    {                                                                                                        \
+        "quiet", OPTION_FLAG(struct options, quiet), "say nothing but errors"                                \
+    }
 
 static const struct field fields[] = { WHERE, HOW };
 static const struct field retain_fields[] = {
@@ -34,7 +39,8 @@ static const struct field retain_fields[] = {
     HOW,
 };
 
-static bool set(const struct options *o, Moothall__QueueSet *ask, struct connection *connection, struct err *err)
+static bool set(const struct options *o, Moothall__QueueSet *ask, struct connection *connection,
+                struct err *err)
 {
     static const Moothall__Counts none = MOOTHALL__COUNTS__INIT;
     const struct link_message *answer;
@@ -45,17 +51,20 @@ static bool set(const struct options *o, Moothall__QueueSet *ask, struct connect
     if (!named_queue(name, connection, o->queue, err))
         return false;
     ask->queue = name;
-    if (!hall_ask(connection->hall, MOOTHALL__ENVELOPE__BODY_QUEUE_SET, ask, MOOTHALL__ENVELOPE__BODY_QUEUE_IS, &answer, err))
+    if (!hall_ask(connection->hall, MOOTHALL__ENVELOPE__BODY_QUEUE_SET, ask,
+                  MOOTHALL__ENVELOPE__BODY_QUEUE_IS, &answer, err))
         return false;
     queue = answer->envelope->queue_is->queue;
     if (!queue)
         return err_set(err, ERR_INPUT, "the broker's answer is empty");
     c = queue->counts ? queue->counts : &none;
     if (ask->set_retention)
-        say("queue %s: what has ended is kept %s", name, when_write_span(kept, sizeof kept, queue->retention_ms));
+        say("queue %s: what has ended is kept %s", name,
+            when_write_span(kept, sizeof kept, queue->retention_ms));
     else
         say("queue %s: %s; %" PRIu64 " requests wait, %" PRIu64 " are in progress", name,
-            queue->paused ? "paused, nothing more of it is begun" : "goes on", c->ready + c->delayed, c->leased);
+            queue->paused ? "paused, nothing more of it is begun" : "goes on", c->ready + c->delayed,
+            c->leased);
     return true;
 }
 
@@ -112,7 +121,8 @@ const struct verb verb_pause = {
     .name = "pause",
     .what = "nothing more of a queue is begun, until `resume`",
     .words = "--broker ENDPOINT --queue Q [flags]",
-    .more = "What is in progress is finished; requests are taken and results delivered as before.  It outlasts a restart\n"
+    .more = "What is in progress is finished; requests are taken and results delivered as before.  It "
+            "outlasts a restart\n"
             "of the broker.",
     .example = "moothall pause --broker tcp://hall:7500 --queue nightly",
     .fields = fields,
@@ -134,7 +144,8 @@ const struct verb verb_retain = {
     .name = "retain",
     .what = "how long a queue keeps requests and results that have ended",
     .words = "--broker ENDPOINT --queue Q --keep AGE [flags]",
-    .more = "What is older is erased by the broker, as `moothall purge` would, whether it was fetched or not.",
+    .more =
+        "What is older is erased by the broker, as `moothall purge` would, whether it was fetched or not.",
     .example = "moothall retain --broker tcp://hall:7500 --queue nightly --keep 30d",
     .fields = retain_fields,
     .field_count = OPTION_COUNT(retain_fields),

@@ -38,10 +38,11 @@ static bool purge(const struct options *o, struct connection *connection, struct
 
     if (whole_queue) {
         if (o->older_than_ms < 0)
-            return err_set(err, ERR_INPUT,
-                           "--queue %s without --batch: say how old what is erased must be with --older-than 30d "
-                           "(0s: all that has ended)",
-                           o->queue);
+            return err_set(
+                err, ERR_INPUT,
+                "--queue %s without --batch: say how old what is erased must be with --older-than 30d "
+                "(0s: all that has ended)",
+                o->queue);
         snprintf(named.queue, sizeof named.queue, "%s", o->queue);
     } else if (!named_batch(&named, connection, o->queue, o->batch, err)) {
         return false;
@@ -52,14 +53,15 @@ static bool purge(const struct options *o, struct connection *connection, struct
     do {
         const struct link_message *answer;
 
-        if (!hall_ask(connection->hall, MOOTHALL__ENVELOPE__BODY_PURGE, &ask, MOOTHALL__ENVELOPE__BODY_PURGED, &answer, err))
+        if (!hall_ask(connection->hall, MOOTHALL__ENVELOPE__BODY_PURGE, &ask, MOOTHALL__ENVELOPE__BODY_PURGED,
+                      &answer, err))
             return false;
         jobs += answer->envelope->purged->jobs;
         bytes += answer->envelope->purged->bytes;
         ask.after = answer->envelope->purged->next;
     } while (ask.after);
-    say("%s %s: %" PRIu64 " requests and their results erased, %" PRIu64 " bytes", whole_queue ? "queue" : "batch",
-        whole_queue ? named.queue : named.batch, jobs, bytes);
+    say("%s %s: %" PRIu64 " requests and their results erased, %" PRIu64 " bytes",
+        whole_queue ? "queue" : "batch", whole_queue ? named.queue : named.batch, jobs, bytes);
     return true;
 }
 
@@ -87,8 +89,10 @@ const struct verb verb_purge = {
     .name = "purge",
     .what = "erases requests and results that have ended",
     .words = "--broker ENDPOINT | --state DIR --batch B | --queue Q --older-than AGE [flags]",
-    .more = "The texts are gone from the broker's files when this returns; names, states, counts and times stay, so that\n"
-            "audits and consumers hold.  A result that is fetched later says that it was purged.  `moothall retain` does\n"
+    .more = "The texts are gone from the broker's files when this returns; names, states, counts and times "
+            "stay, so that\n"
+            "audits and consumers hold.  A result that is fetched later says that it was purged.  `moothall "
+            "retain` does\n"
             "the same by itself as time goes by.",
     .example = "moothall purge --broker tcp://hall:7500 --queue nightly --older-than 30d",
     .fields = fields,

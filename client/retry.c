@@ -52,10 +52,12 @@ static bool read_only(const char *text, struct retry *retry, struct err *err)
     while (*text) {
         size_t n = strcspn(text, ","), i = 0;
 
-        while (i < sizeof known / sizeof *known && (strlen(known[i].name) != n || strncmp(text, known[i].name, n) != 0))
+        while (i < sizeof known / sizeof *known &&
+               (strlen(known[i].name) != n || strncmp(text, known[i].name, n) != 0))
             i++;
         if (i == sizeof known / sizeof *known)
-            return err_set(err, ERR_INPUT, "--only: expected failed, dead, expired or cancelled, with commas, found `%.*s`",
+            return err_set(err, ERR_INPUT,
+                           "--only: expected failed, dead, expired or cancelled, with commas, found `%.*s`",
                            (int)(n < 80 ? n : 80), text);
         for (size_t j = 0; j < retry->ask.n_state; j++)
             if (retry->state[j] == known[i].state)
@@ -74,7 +76,8 @@ static bool ask(void *arg, char **id, size_t count, struct err *err)
 
     retry->ask.job = id;
     retry->ask.n_job = count;
-    if (!hall_ask(retry->hall, MOOTHALL__ENVELOPE__BODY_RETRY, &retry->ask, MOOTHALL__ENVELOPE__BODY_RETRIED, &answer, err))
+    if (!hall_ask(retry->hall, MOOTHALL__ENVELOPE__BODY_RETRY, &retry->ask, MOOTHALL__ENVELOPE__BODY_RETRIED,
+                  &answer, err))
         return false;
     retried = answer->envelope->retried;
     if (retried->skipped && !retry->skipped)
@@ -85,8 +88,8 @@ static bool ask(void *arg, char **id, size_t count, struct err *err)
     return true;
 }
 
-static bool retry_all(const struct options *o, struct retry *retry, struct connection *connection, char **word, int count,
-                      struct err *err)
+static bool retry_all(const struct options *o, struct retry *retry, struct connection *connection,
+                      char **word, int count, struct err *err)
 {
     struct named_batch *named = &retry->named;
 
@@ -107,7 +110,8 @@ static bool retry_all(const struct options *o, struct retry *retry, struct conne
     else if (!retry->skipped)
         say("batch %s: nothing to do again", named->batch);
     if (retry->skipped)
-        say_error("batch %s: %" PRIu64 " requests cannot be done again: %s", named->batch, retry->skipped, retry->reason);
+        say_error("batch %s: %" PRIu64 " requests cannot be done again: %s", named->batch, retry->skipped,
+                  retry->reason);
     return true;
 }
 
@@ -124,7 +128,8 @@ static int retry_verb(const struct verb *verb, int argc, char **argv)
         return say_failed("retry", &err);
     say_init(options.quiet);
     if (!*options.broker) {
-        err_set(&err, ERR_INPUT, "no broker: expected --broker ENDPOINT (for a run: `moothall run --retry-failed`)");
+        err_set(&err, ERR_INPUT,
+                "no broker: expected --broker ENDPOINT (for a run: `moothall run --retry-failed`)");
         return say_failed("retry", &err);
     }
     ok = connection_open(&connection, "retry", options.broker, "", options.timeout_ms, &err) &&
@@ -137,9 +142,12 @@ const struct verb verb_retry = {
     .name = "retry",
     .what = "does again what failed, was lost, expired or was cancelled",
     .words = "--broker ENDPOINT --batch B [--only STATES] [CUSTOM_ID ...] [flags]",
-    .more = "Each request begins a new generation, from the request that the hall has stored; its result comes after the\n"
-            "older one, and takes its place.  A batch that was cancelled is open again.  For a run of one's own there is\n"
-            "`moothall run --retry-failed`.  Exit status 2: some cannot be done again (purged, or refused by the client).",
+    .more = "Each request begins a new generation, from the request that the hall has stored; its result "
+            "comes after the\n"
+            "older one, and takes its place.  A batch that was cancelled is open again.  For a run of one's "
+            "own there is\n"
+            "`moothall run --retry-failed`.  Exit status 2: some cannot be done again (purged, or refused by "
+            "the client).",
     .example = "moothall retry --broker tcp://hall:7500 --batch reports-42 --only dead,expired",
     .fields = fields,
     .field_count = OPTION_COUNT(fields),

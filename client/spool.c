@@ -10,8 +10,8 @@
 
 enum { PATH_SIZE = 4096 };
 
-/* Direct mapped: page n lies in slot n % SPOOL_PAGES.  A pass in order never evicts what it still needs, and an
- * order at random would not be served better by anything small. */
+/* Direct mapped: page n lies in slot n % SPOOL_PAGES.  A pass in order never evicts what it still needs, and
+ * an order at random would not be served better by anything small. */
 struct page {
     uint64_t number; /* + 1; 0: the slot is empty */
     bool changed;

@@ -19,7 +19,8 @@ enum { SPOOL_PAGE_SIZE = 8 * 1024, SPOOL_PAGES = 16 };
 
 struct spool;
 
-/* dir: where the file lies; NULL: where temporary files go ($TMPDIR, else /tmp).  element_size: 1 to SPOOL_PAGE_SIZE. */
+/* dir: where the file lies; NULL: where temporary files go ($TMPDIR, else /tmp).  element_size: 1 to
+ * SPOOL_PAGE_SIZE. */
 bool spool_new(struct spool **spool, const char *dir, size_t element_size, struct err *err);
 void spool_free(struct spool *spool); /* NULL is fine */
 

@@ -46,8 +46,9 @@ static bool read_time(const char *text, int64_t *ms)
         return false;
     year += century * 100;
     most = days[month - 1] + (month == 2 && year % 4 == 0 && (year % 100 != 0 || year % 400 == 0));
-    if (day > most || !(take(&at, 'T') || take(&at, ' ')) || !take_two(&at, 0, 23, &hour) || !take(&at, ':') ||
-        !take_two(&at, 0, 59, &minute) || !take(&at, ':') || !take_two(&at, 0, 60, &second))
+    if (day > most || !(take(&at, 'T') || take(&at, ' ')) || !take_two(&at, 0, 23, &hour) ||
+        !take(&at, ':') || !take_two(&at, 0, 59, &minute) || !take(&at, ':') ||
+        !take_two(&at, 0, 60, &second))
         return false;
     if (take(&at, '.')) {
         int64_t unit = 100;
@@ -59,7 +60,8 @@ static bool read_time(const char *text, int64_t *ms)
     }
     if (!take(&at, 'Z')) {
         sign = take(&at, '+') ? -1 : take(&at, '-') ? 1 : 0;
-        if (!sign || !take_two(&at, 0, 23, &zone_hour) || !take(&at, ':') || !take_two(&at, 0, 59, &zone_minute))
+        if (!sign || !take_two(&at, 0, 23, &zone_hour) || !take(&at, ':') ||
+            !take_two(&at, 0, 59, &zone_minute))
             return false;
     }
     if (*at)
@@ -87,14 +89,17 @@ bool when_read(const char *flag, const char *text, int64_t now_ms, int64_t *ms, 
     if (strlen(text) >= 10 && text[4] == '-') {
         if (read_time(text, ms))
             return true;
-        return err_set(err, ERR_INPUT, "%s: expected a time with its zone like 2027-01-31T22:00:00Z, found `%.80s`", flag, text);
+        return err_set(err, ERR_INPUT,
+                       "%s: expected a time with its zone like 2027-01-31T22:00:00Z, found `%.80s`", flag,
+                       text);
     }
     /* A bare number would be milliseconds, which nobody means here. */
     if (isdigit((unsigned char)text[strlen(text) - 1]) || !field_set(&duration, text, &span, NULL))
-        return err_set(err, ERR_INPUT,
-                       "%s: expected a duration from now (90s, 15m, 8h, 30d) or a time (2027-01-31T22:00:00Z), "
-                       "found `%.80s`",
-                       flag, text);
+        return err_set(
+            err, ERR_INPUT,
+            "%s: expected a duration from now (90s, 15m, 8h, 30d) or a time (2027-01-31T22:00:00Z), "
+            "found `%.80s`",
+            flag, text);
     *ms = now_ms + span.ms;
     return true;
 }

@@ -188,8 +188,13 @@ def a_paused_queue_waits():
     queues = {q["name"]: q["paused"] for q in status(hall)["queues"]}
     check(queues == {"default": True, "other": False}, queues)
     check("queue default is paused" in hall.call("status", *hall.at).out, "status does not say it")
+    run = hall.start("run", *hall.at, "in.jsonl", "-o", "out.jsonl", "--batch", "third")
+    said = run.stderr.readline().decode()
+    check("queue default is paused" in said and run.poll() is None, said)
     done = hall.call("resume", *hall.at, "--queue", "default")
     check(done.code == 0 and fetched(hall, "second")[0] == 0, done)
+    code, _, err = ended(run)
+    check(code == 0 and len(hall.results()) == 10, (code, err))
     for words in (["--queue", "nowhere"], []):
         done = hall.call("pause", *hall.at, *words)
         check(done.code == 1 and (words or ["--queue"])[-1] in done.err, done)
