@@ -13,7 +13,7 @@
 #ifdef __SANITIZE_THREAD__
 enum { SEQUENCES = 4 }; /* there everything takes twenty times as long */
 #else
-enum { SEQUENCES = 8 };
+enum { SEQUENCES = 13 };
 #endif
 
 static char directory[] = "/tmp/moothall-step-XXXXXX";
@@ -95,6 +95,11 @@ static struct seat_lease *lease_new(int i, const char *body)
     return lease;
 }
 
+#define RECORD                                                                                                         \
+    "{\"type\":\"object\",\"properties\":{\"zebra\":{\"type\":\"string\",\"maxLength\":30},\"a list\":{\"type\":\"array\","       \
+    "\"items\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":999},\"maxItems\":4},\"urgency\":{\"enum\":[\"low\",\"high\"]}}," \
+    "\"required\":[\"zebra\",\"a list\",\"urgency\"],\"additionalProperties\":false}"
+
 static struct job *job_of(int i, const char *body)
 {
     struct job *job;
@@ -111,13 +116,15 @@ static struct job *job_number(int i)
     static const char *const more[] = {
         ",\"logprobs\":2,\"echo\":true", "", ",\"n\":3", ",\"repetition_penalty\":1.3,\"n\":2", ",\"min_p\":0.1,\"logprobs\":1,\"n\":2,\"echo\":true",
         ",\"presence_penalty\":1,\"frequency_penalty\":0.5", ",\"logit_bias\":{\"13\":5,\"300\":-100},\"n\":5", ",\"stop_token_ids\":[5,7,300],\"ignore_eos\":true",
+        ",\"n\":3,\"guided_json\":" RECORD, ",\"logprobs\":2,\"guided_json\":" RECORD, ",\"guided_regex\":\"[a-z ]{5,}\",\"presence_penalty\":1",
+        ",\"guided_choice\":[\"one long text that leaves no choice at all\"],\"logprobs\":0,\"n\":2", ",\"response_format\":{\"type\":\"json_object\"},\"top_p\":0.9",
     };
     char body[4096], prompt[2048] = "";
 
     for (int k = 0; k < 1 + i * 7 % 9; k++)
         sprintf(prompt + strlen(prompt), "line %d of %d; ", k, i);
     snprintf(body, sizeof body, "{\"prompt\":\"%s\",\"max_tokens\":%d,\"temperature\":%s%s}", prompt,
-             70 + i * 11 % 50, i % 3 ? "2" : "0", more[i % 8]);
+             70 + i * 11 % 50, i % 3 ? "2" : "0", more[i % (int)(sizeof more / sizeof *more)]);
     return job_of(i, body);
 }
 
@@ -368,6 +375,184 @@ static void test_repetition_is_found_where_it_is(void **state)
     }
 }
 
+/* ---- output that has a form -------------------------------------------------------------------------- */
+
+/* Whether a text is what the form asks for. */
+static bool fits(enum request_form kind, const char *form_text, const struct answer *answer)
+{
+    struct grammar_run *run;
+    struct form *form;
+    struct err err;
+    bool ok;
+
+    CHECK(forms_take(world.forms, &form, kind, span_text(form_text), false, &err));
+    run = grammar_run_new(form_grammar(form));
+    ok = grammar_advance_bytes(run, buf_span(&answer->text)) && grammar_may_end(run);
+    grammar_run_free(run);
+    forms_give_back(world.forms, form);
+    return ok;
+}
+
+/* Every budget from the least one on ends with the form complete; below it nothing runs. */
+static void test_what_has_a_form_is_complete_within_any_budget(void **state)
+{
+    static const struct {
+        enum request_form kind;
+        const char *field, *text;
+    } forms[] = { { REQUEST_SCHEMA, "guided_json", RECORD },
+                  { REQUEST_REGEX, "guided_regex", "(ab|cd)+ [0-9]{3}" },
+                  { REQUEST_SCHEMA, "guided_json", "{\"type\":\"array\",\"items\":{\"type\":\"string\"},\"minItems\":2}" } };
+
+    (void)state;
+    for (size_t f = 0; f < sizeof forms / sizeof *forms; f++) {
+        int minimum = 0;
+
+        for (int budget = 1; budget < minimum + 12 || !minimum; budget++) {
+            char body[2048];
+            struct request_fault fault;
+            struct seat_lease *lease;
+            struct step_counts counts;
+            struct job *job;
+
+            snprintf(body, sizeof body, "{\"prompt\":\"a line\",\"max_tokens\":%d,\"temperature\":%s,\"n\":4,\"%s\":%s%s%s}", budget,
+                     budget % 3 ? "2" : "0", forms[f].field, forms[f].kind == REQUEST_REGEX ? "\"" : "", forms[f].text,
+                     forms[f].kind == REQUEST_REGEX ? "\"" : "");
+            lease = lease_new(budget, body);
+            if (!job_new(&job, &world, lease, &fault)) {
+                char expected[128];
+
+                CHECK(!minimum && fault.status_code == 400 && strcmp(fault.param, "max_tokens") == 0);
+                snprintf(expected, sizeof expected, "`max_tokens` is %d; the shortest text that `%s` allows has ", budget, forms[f].field);
+                CHECK(strncmp(fault.message, expected, strlen(expected)) == 0);
+                CHECK(atoi(fault.message + strlen(expected)) > budget && budget < 100);
+                seat_lease_free(lease);
+                continue;
+            }
+            minimum = minimum ? minimum : budget;
+            job = run_one((struct step_config){ .sequences_max = 64, .batch_tokens = 512, .cache_bytes = 1 << 28 }, job, &counts);
+            for (int i = 0; i < 4; i++) {
+                const struct answer *answer = &job->choice[i].answer;
+
+                CHECK((int)answer->generated.count <= budget && answer->end == ANSWER_STOP);
+                if (!fits(forms[f].kind, forms[f].text, answer))
+                    fail_msg("%s, budget %d: %.*s", forms[f].text, budget, (int)answer->text.size, (char *)answer->text.data);
+            }
+            job_free(job);
+        }
+        CHECK(minimum > 1);
+    }
+}
+
+/* Scores are an extra: they change neither what is forced nor what is drawn. */
+static void test_log_probs_do_not_change_what_is_said(void **state)
+{
+    (void)state;
+    for (int seed = 0; seed < 5; seed++) {
+        struct job *job[2];
+        const struct ids *ids[2];
+
+        for (int scored = 0; scored < 2; scored++) {
+            char body[1024];
+
+            snprintf(body, sizeof body, "{\"prompt\":\"Entry: %d\",\"max_tokens\":80,\"temperature\":1.5,\"guided_json\":" RECORD "%s}", seed,
+                     scored ? ",\"logprobs\":3" : "");
+            ids[scored] = &generated_by(body, &job[scored])->generated;
+        }
+        CHECK(ids[0]->count == ids[1]->count && memcmp(ids[0]->id, ids[1]->id, ids[0]->count * sizeof(int32_t)) == 0);
+        for (size_t i = 0; i < ids[1]->count; i++)
+            CHECK(job[1]->choice[0].answer.score[i].known && job[1]->choice[0].answer.score[i].logprob <= 0);
+        job_free(job[0]);
+        job_free(job[1]);
+    }
+}
+
+static void test_how_texts_with_a_form_end(void **state)
+{
+    struct step_counts counts;
+    const struct answer *answer;
+    struct ids letter = { 0 };
+    struct job *job;
+    char body[1024];
+
+    (void)state;
+    /* All of it forced: no step is needed, and no draw. */
+    job = run_one((struct step_config){ .sequences_max = 4, .batch_tokens = 64, .cache_bytes = 1 << 24 },
+                  job_of(1, "{\"prompt\":\"a\",\"max_tokens\":40,\"n\":3,\"guided_choice\":[\"there is no choice\"]}"), &counts);
+    CHECK(counts.steps == 0 && job->open == 0);
+    for (int i = 0; i < 3; i++) {
+        answer = &job->choice[i].answer;
+        CHECK(span_equal(buf_span(&answer->text), span_text("there is no choice")) && answer->end == ANSWER_STOP);
+        CHECK(!tokenizer_is_eos(tokenizer, answer->generated.id[answer->generated.count - 1]));
+    }
+    job_free(job);
+    /* Where it may end, the end of text is as good a token as another; unless nobody wants it. */
+    snprintf(body, sizeof body, "{\"prompt\":\"a\",\"max_tokens\":30,\"guided_regex\":\"[a-z]*\",\"logit_bias\":{\"%d\":100}}", tokenizer_eos(tokenizer));
+    answer = generated_by(body, &job);
+    CHECK(answer->generated.count == 1 && answer->text.size == 0 && answer->end == ANSWER_STOP);
+    job_free(job);
+    snprintf(body, sizeof body, "{\"prompt\":\"a\",\"max_tokens\":30,\"guided_regex\":\"[a-z]*\",\"ignore_eos\":true,\"logit_bias\":{\"%d\":100}}", tokenizer_eos(tokenizer));
+    answer = generated_by(body, &job);
+    CHECK(answer->generated.count == 30 && answer->text.size >= 30 && answer->end == ANSWER_STOP && fits(REQUEST_REGEX, "[a-z]*", answer));
+    job_free(job);
+    /* What repeats itself is brought to its end, not cut. */
+    CHECK(tokenizer_encode(tokenizer, span_text("a"), &letter, NULL) && letter.count == 1);
+    snprintf(body, sizeof body, "{\"prompt\":\"a\",\"max_tokens\":400,\"temperature\":0,\"guided_json\":{\"type\":\"object\",\"properties\":{\"x\":"
+             "{\"type\":\"string\",\"pattern\":\"^a*$\"},\"y\":{\"type\":\"boolean\"}},\"required\":[\"x\",\"y\"],\"additionalProperties\":false},"
+             "\"logit_bias\":{\"%d\":100},\"repetition_detection\":{\"max_pattern_size\":4,\"min_count\":8}}", letter.id[0]);
+    answer = generated_by(body, &job);
+    CHECK(answer->end == ANSWER_REPETITION && answer->generated.count < 40);
+    CHECK(answer->text.size > 8 && answer->text.data[answer->text.size - 1] == '}' && memmem(answer->text.data, answer->text.size, "aaaaaaaa", 8));
+    ids_fini(&letter);
+    job_free(job);
+    /* No usable logit: a failure of this job, with its name. */
+    job = job_of(1, "{\"prompt\":\"a\",\"max_tokens\":30,\"n\":2,\"guided_regex\":\"[a-z]+\"}");
+    sequence_add(&job->choice[1], -1, NULL);
+    CHECK(job->failed && job->open == 0 && job->fault.status_code == 500 && strcmp(job->fault.code, "no_valid_token") == 0);
+    job_free(job);
+}
+
+/* A batch asks ten thousand times for one schema. */
+static void test_a_form_is_compiled_once(void **state)
+{
+    static const char bad[] = "{\"type\":\"object\",\"propertys\":{}}";
+    struct forms *forms = forms_new(tokenizer, world.vocab);
+    struct form *form[4], *many[FORMS_MAX + 3];
+    struct err err;
+
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        CHECK(forms_take(forms, &form[i], REQUEST_SCHEMA, span_text(RECORD), false, &err) && form[i] == form[0]);
+    CHECK(forms_compiled(forms) == 1);
+    CHECK(forms_take(forms, &form[3], REQUEST_SCHEMA, span_text(RECORD), true, &err) && form[3] != form[0]);
+    for (int i = 0; i < 3; i++) {
+        CHECK(!forms_take(forms, &many[0], REQUEST_SCHEMA, span_text(bad), false, &err) && !many[0]);
+        CHECK(err.code == ERR_INPUT && strstr(err.text, "#/propertys"));
+    }
+    CHECK(forms_compiled(forms) == 3);
+    /* Those in use stay; of the others the longest unused go. */
+    for (int i = 0; i < FORMS_MAX + 3; i++) {
+        char regex[32];
+
+        snprintf(regex, sizeof regex, "x{%d}", i + 1);
+        CHECK(forms_take(forms, &many[i], REQUEST_REGEX, span_text(regex), false, &err));
+    }
+    CHECK(grammar_minimum(form_grammar(form[0])) > 0);
+    for (int i = 0; i < FORMS_MAX + 3; i++)
+        forms_give_back(forms, many[i]);
+    CHECK(forms_compiled(forms) == FORMS_MAX + 6);
+    CHECK(forms_take(forms, &many[0], REQUEST_REGEX, span_text("fresh"), false, &err)); /* now there is room again */
+    CHECK(forms_take(forms, &many[1], REQUEST_REGEX, span_text("x{67}"), false, &err) && forms_compiled(forms) == FORMS_MAX + 7);
+    CHECK(forms_take(forms, &many[2], REQUEST_REGEX, span_text("x{1}"), false, &err) && forms_compiled(forms) == FORMS_MAX + 8);
+    CHECK(forms_take(forms, &many[3], REQUEST_SCHEMA, span_text(RECORD), false, &err) && many[3] == form[0]);
+    for (int i = 0; i < 4; i++) {
+        forms_give_back(forms, form[i]);
+        forms_give_back(forms, many[i]);
+    }
+    forms_give_back(forms, NULL);
+    forms_free(forms);
+    forms_free(NULL);
+}
+
 /* A lease that was taken away must stop costing anything, in the middle of a pass too. */
 static void test_a_dropped_sequence_goes_when_the_pass_is_over(void **state)
 {
@@ -427,6 +612,11 @@ static void test_requests_that_the_model_cannot_run_are_refused(void **state)
         { "{\"prompt\":\"a\",\"stop_token_ids\":[1,99999]}", "invalid_value", "token id 99999 is out of range" },
         { "{\"prompt\":\"a\",\"logit_bias\":{\"99999\":1}}", "invalid_value", "token id 99999 is out of range" },
         { "{\"prompt\":\"LONG\"}", "context_length_exceeded", "bytes; the model's context of 4096 tokens" },
+        { "{\"prompt\":\"a\",\"guided_json\":\"{\"}", "invalid_value", "`guided_json`: " },
+        { "{\"prompt\":\"a\",\"guided_regex\":\"(a\"}", "invalid_value", "`guided_regex`: " },
+        { "{\"prompt\":\"a\",\"guided_json\":{\"propertys\":{}}}", "invalid_value", "#/propertys" },
+        { "{\"prompt\":\"a\",\"guided_json\":{\"enum\":[]}}", "invalid_value", "#/enum" },
+        { "{\"prompt\":\"a\",\"guided_regex\":\"[ab]{100}\"}", "invalid_value", "`max_tokens` is 16 where it is not given; the shortest text that `guided_regex` allows has" },
         { "{\"prompt\":\"a\",\"nonsense\":1}", "unknown_parameter", "nonsense" },
         { "not json", "invalid_json", "" },
     };
@@ -458,6 +648,10 @@ int main(void)
         cmocka_unit_test(test_choices_end_in_a_small_cache),
         cmocka_unit_test(test_how_answers_end),
         cmocka_unit_test(test_repetition_is_found_where_it_is),
+        cmocka_unit_test(test_what_has_a_form_is_complete_within_any_budget),
+        cmocka_unit_test(test_log_probs_do_not_change_what_is_said),
+        cmocka_unit_test(test_how_texts_with_a_form_end),
+        cmocka_unit_test(test_a_form_is_compiled_once),
         cmocka_unit_test(test_a_dropped_sequence_goes_when_the_pass_is_over),
         cmocka_unit_test(test_a_sequence_larger_than_the_cache_is_impossible),
         cmocka_unit_test(test_requests_that_the_model_cannot_run_are_refused),
