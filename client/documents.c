@@ -756,7 +756,7 @@ static bool list_records(struct documents *d, FILE *in, char separator, bool *re
                 *refused = true;
                 break;
             }
-            columns = json_incref(fields);
+            columns = fields;
             fields = json_array();
             continue;
         }
