@@ -30,7 +30,10 @@ enum {
     AUDIT_JOBS = 1000,
     AUDIT_ENTRIES = 5000,
     AUDIT_BYTES = 8 * 1024 * 1024,
-    SCRUB_LOOKS = 20, /* idle moments after which what was purged leaves the WAL too */
+    SCRUB_LOOKS = 20,   /* idle moments after which what was purged leaves the WAL too */
+    BLOB_MARGIN = 1024, /* erased rows that stay beside one that is kept, see `blob` */
+    BLOB_LOOKED = 4096,
+    BLOB_DROPPED = 256,
 };
 
 #define AUDIT_OF_ENTRIES (INT64_C(1) << 62)
@@ -47,20 +50,27 @@ enum {
 #define JOB_COLUMNS \
     "seq, batch, id, custom_id, endpoint, seed, generation, state, band, position, attempt, infra, leases, worker," \
     " incarnation, run_at_ms, created_ms, leased_ms, entry, size, digest, reason, queue, deadline_ms, ready_ttl_ms, wake_ms," \
-    " purged_ms"
+    " purged_ms, blob"
 #define ENTRY_READ \
     "SELECT e.key, e.job, e.batch, e.generation, e.state, e.status_code, e.attempt, e.infra, e.seed, e.created_ms," \
     " e.leased_ms, e.finished_ms, e.prompt_tokens, e.generated_tokens, e.endpoint, e.worker, e.numerics, e.reason," \
-    " e.crc, e.body, j.id, j.custom_id, j.position, b.name, e.cached_tokens, e.purged_ms "
+    " y.crc, y.body, j.id, j.custom_id, j.position, b.name, e.cached_tokens, e.purged_ms, e.blob "
 /* clang-format on */
 
 /* clang-format off */
+#define BODY_OF_ENTRY " LEFT JOIN blob y ON y.id = e.blob"
 #define REMAINS_READ \
-    "SELECT e.key, e.job, e.finished_ms, e.purged_ms, length(e.body), j.size, j.entry = (e.key & 0xffffffffff) AND" \
-    " j.purged_ms = 0 FROM entry e JOIN job j ON j.seq = e.job"
+    "SELECT e.key, e.job, e.finished_ms, e.purged_ms, length(y.body), j.size, j.entry = (e.key & 0xffffffffff) AND" \
+    " j.purged_ms = 0 FROM entry e JOIN job j ON j.seq = e.job LEFT JOIN blob y ON y.id = e.blob"
 /* clang-format on */
 
-/* Step i brings a file from version i to i + 1.  Never change one that was released: add another. */
+/* Step i brings a file from version i to i + 1.  Never change one that was released: add another.
+ *
+ * About `blob`.  What is deleted from a B-tree is overwritten (secure_delete), but when cells move from one page to another their
+ * bytes stay behind, and nobody would ever find them again to erase them.  So no body ever moves: bodies are appended,
+ * which moves nothing; erased in place, as zeroes of the same length; and deleted only where everything around has been
+ * erased too, so that what the tree then moves is zeroes.  The space of erased bodies comes back when all older ones are erased. */
+#define VACUUM "VACUUM"
 /* clang-format off */
 static const char *const migrations[] = {
     "CREATE TABLE hall(id INTEGER PRIMARY KEY CHECK(id = 1), hall INTEGER NOT NULL, broker_epoch INTEGER NOT NULL,"
@@ -132,10 +142,11 @@ static const char *const migrations[] = {
     "ALTER TABLE job ADD COLUMN ready_ttl_ms INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE job ADD COLUMN wake_ms INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE job ADD COLUMN purged_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE job ADD COLUMN blob INTEGER NOT NULL DEFAULT 0;"
     "DROP INDEX job_live;"
     "DROP INDEX job_delayed;"
     "UPDATE job SET queue = (SELECT b.queue FROM batch b WHERE b.id = job.batch),"
-    " wake_ms = CASE WHEN state = 3 THEN run_at_ms ELSE 0 END;"
+    " wake_ms = CASE WHEN state = 3 THEN run_at_ms ELSE 0 END, blob = seq;"
     /* By queue, so that one that is paused costs nothing. */
     "CREATE INDEX job_live ON job(state, queue, band, seq) WHERE state <= 3;"
     "CREATE INDEX job_wake ON job(wake_ms) WHERE wake_ms > 0;"
@@ -143,7 +154,17 @@ static const char *const migrations[] = {
 
     "ALTER TABLE entry ADD COLUMN cached_tokens INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE entry ADD COLUMN purged_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE entry ADD COLUMN blob INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE cursor ADD COLUMN moved_ms INTEGER NOT NULL DEFAULT 0;"
+
+    "CREATE TABLE blob(id INTEGER PRIMARY KEY, gone INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL);"
+    "INSERT INTO blob(id, gone, crc, body) SELECT seq, 0, crc, body FROM body ORDER BY seq;"
+    "INSERT INTO blob(gone, crc, body) SELECT 0, crc, body FROM entry ORDER BY key;"
+    "UPDATE entry SET blob = s.n FROM (SELECT key AS k, row_number() OVER (ORDER BY key) +"
+    " (SELECT ifnull(max(seq), 0) FROM body) AS n FROM entry) AS s WHERE s.k = entry.key;"
+    "DROP TABLE body;"
+    "ALTER TABLE entry DROP COLUMN crc;"
+    "ALTER TABLE entry DROP COLUMN body;"
 
     "UPDATE batch SET seq_first = s.a, seq_last = s.b, endpoint = CASE WHEN s.c = s.d THEN s.c ELSE '' END,"
     " endpoints_differ = s.c <> s.d, in_progress_ms = s.e FROM"
@@ -152,6 +173,9 @@ static const char *const migrations[] = {
     "UPDATE batch SET finalizing_ms = s.f, completed_ms = s.f FROM"
     " (SELECT batch, max(finished_ms) AS f FROM entry GROUP BY batch) AS s"
     " WHERE s.batch = batch.id AND ready + leased + delayed = 0 AND done + failed + dead + cancelled + expired >= total;",
+
+    /* 3: what the older format left behind between its rows. */
+    VACUUM,
 };
 /* clang-format on */
 enum { FORMAT_VERSION = sizeof migrations / sizeof *migrations };
@@ -163,7 +187,7 @@ enum statement {
     QUEUES, QUEUE_PUT,
     BATCH_NAMED, BATCH_GET, BATCHES, BATCHES_OF, BATCH_LAST, BATCH_PENDING, BATCH_PUT,
     JOB_LAST, JOB_NAMED, JOB_GET, JOB_AT, JOB_ADD, JOB_MOVE, JOB_RENEW, JOB_PLACE, JOB_PURGE,
-    BODY_GET, BODY_PUT, BODY_PURGE,
+    BODY_GET, BLOB_ADD, BLOB_ERASE_ENTRYS, BLOB_ERASE_JOBS, BLOB_LAST, BLOBS, BLOB_DROP,
     READY, LEASED, LIVE, JOBS, DUE, NEXT_DUE, POSITIONS,
     ENTRY_ADD, ENTRY_FLAG, ENTRY_PURGE, ENTRIES_OF_QUEUE, ENTRIES_OF_BATCH, ENTRIES_BY_POSITION,
     REMAINS_OF_QUEUE, REMAINS_OF_BATCH,
@@ -207,18 +231,24 @@ static const char *const sql[STATEMENTS] = {
     [JOB_AT] = "SELECT seq FROM job WHERE batch = ?1 AND position = ?2 AND position IS NOT NULL",
     [JOB_ADD] = "INSERT INTO job(" JOB_COLUMNS ")"
                 " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,"
-                " ?23, ?24, ?25, ?26, ?27)",
+                " ?23, ?24, ?25, ?26, ?27, ?28)",
     [JOB_MOVE] = "UPDATE job SET state = ?8, attempt = ?11, infra = ?12, leases = ?13, worker = ?14, incarnation = ?15,"
                  " run_at_ms = ?16, leased_ms = ?18, entry = ?19, reason = ?22, wake_ms = ?26 WHERE seq = ?1",
     [JOB_RENEW] = "UPDATE job SET custom_id = ?4, endpoint = ?5, seed = ?6, generation = ?7, state = ?8, band = ?9,"
                   " attempt = ?11, infra = ?12, leases = ?13, worker = ?14, incarnation = ?15, run_at_ms = ?16,"
                   " created_ms = ?17, leased_ms = ?18, entry = ?19, size = ?20, digest = ?21, reason = ?22, deadline_ms = ?24,"
-                  " ready_ttl_ms = ?25, wake_ms = ?26, purged_ms = ?27 WHERE seq = ?1",
+                  " ready_ttl_ms = ?25, wake_ms = ?26, purged_ms = ?27, blob = CASE WHEN ?28 > 0 THEN ?28 ELSE blob END"
+                  " WHERE seq = ?1",
     [JOB_PLACE] = "UPDATE job SET position = ?2 WHERE seq = ?1",
-    [JOB_PURGE] = "UPDATE job SET purged_ms = ?2, reason = '' WHERE seq = ?1",
-    [BODY_GET] = "SELECT crc, body FROM body WHERE seq = ?1",
-    [BODY_PUT] = "INSERT OR REPLACE INTO body(seq, crc, body) VALUES(?1, ?2, ?3)",
-    [BODY_PURGE] = "DELETE FROM body WHERE seq = ?1",
+    [JOB_PURGE] = "UPDATE job SET purged_ms = ?2, reason = '', blob = 0 WHERE seq = ?1",
+    [BODY_GET] = "SELECT y.crc, y.body FROM job j JOIN blob y ON y.id = j.blob WHERE j.seq = ?1",
+    [BLOB_ADD] = "INSERT INTO blob(id, gone, crc, body) VALUES(?1, 0, ?2, ?3)",
+    /* 0 and 1 take no bytes in a row: it keeps its length, and SQLite writes it where it is. */
+    [BLOB_ERASE_ENTRYS] = "UPDATE blob SET gone = 1, body = zeroblob(length(body)) WHERE id = (SELECT blob FROM entry WHERE key = ?1)",
+    [BLOB_ERASE_JOBS] = "UPDATE blob SET gone = 1, body = zeroblob(length(body)) WHERE id = (SELECT blob FROM job WHERE seq = ?1)",
+    [BLOB_LAST] = "SELECT max(id) FROM blob",
+    [BLOBS] = "SELECT id, gone FROM blob WHERE id > ?1 ORDER BY id LIMIT ?2",
+    [BLOB_DROP] = "DELETE FROM blob WHERE id IN (SELECT id FROM blob WHERE id < ?1 ORDER BY id LIMIT ?2)",
     /* `state <= 3` is what lets SQLite use the partial index. */
     [READY] = "SELECT seq, size, infra, batch FROM job WHERE state = 1 AND state <= 3 AND queue = ?1 AND band = ?2 AND seq > ?3"
               " ORDER BY seq LIMIT ?4",
@@ -233,17 +263,17 @@ static const char *const sql[STATEMENTS] = {
     [POSITIONS] = "SELECT position, entry FROM job WHERE batch = ?1 AND position >= ?2 AND position IS NOT NULL"
                   " ORDER BY position LIMIT ?3",
     [ENTRY_ADD] = "INSERT INTO entry(key, job, batch, generation, state, status_code, attempt, infra, seed, created_ms,"
-                  " leased_ms, finished_ms, prompt_tokens, generated_tokens, endpoint, worker, numerics, reason, crc, body,"
+                  " leased_ms, finished_ms, prompt_tokens, generated_tokens, endpoint, worker, numerics, reason, blob,"
                   " cached_tokens)"
-                  " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+                  " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
     [ENTRY_FLAG] = "UPDATE entry SET state = ?2, reason = ?3 WHERE key = ?1",
-    [ENTRY_PURGE] = "UPDATE entry SET purged_ms = ?2, reason = '', crc = 0, body = x'' WHERE key = ?1",
-    [ENTRIES_OF_QUEUE] = ENTRY_READ "FROM entry e JOIN job j ON j.seq = e.job JOIN batch b ON b.id = e.batch"
+    [ENTRY_PURGE] = "UPDATE entry SET purged_ms = ?2, reason = '', blob = 0 WHERE key = ?1",
+    [ENTRIES_OF_QUEUE] = ENTRY_READ "FROM entry e JOIN job j ON j.seq = e.job JOIN batch b ON b.id = e.batch" BODY_OF_ENTRY
                                     " WHERE e.key >= ?1 AND e.key < ?2 ORDER BY e.key LIMIT ?3",
-    [ENTRIES_OF_BATCH] = ENTRY_READ "FROM entry e JOIN job j ON j.seq = e.job JOIN batch b ON b.id = e.batch"
+    [ENTRIES_OF_BATCH] = ENTRY_READ "FROM entry e JOIN job j ON j.seq = e.job JOIN batch b ON b.id = e.batch" BODY_OF_ENTRY
                                     " WHERE e.batch = ?4 AND e.key >= ?1 AND e.key < ?2 ORDER BY e.key LIMIT ?3",
     /* A job without an ended generation joins nothing, which shows as a gap in the positions. */
-    [ENTRIES_BY_POSITION] = ENTRY_READ "FROM job j CROSS JOIN entry e ON e.key = (?2 | j.entry) CROSS JOIN batch b ON b.id = e.batch"
+    [ENTRIES_BY_POSITION] = ENTRY_READ "FROM job j CROSS JOIN entry e ON e.key = (?2 | j.entry) CROSS JOIN batch b ON b.id = e.batch" BODY_OF_ENTRY
                                        " WHERE j.batch = ?4 AND j.position >= ?1 AND j.position < ?5"
                                        " AND j.position IS NOT NULL ORDER BY j.position LIMIT ?3",
     [REMAINS_OF_QUEUE] = REMAINS_READ " WHERE e.key > ?1 AND e.key < ?2 ORDER BY e.key LIMIT ?3",
@@ -254,9 +284,10 @@ static const char *const sql[STATEMENTS] = {
     [CONSUMERS] = "SELECT batch, consumer, position, moved_ms FROM cursor WHERE queue = ?1 ORDER BY moved_ms DESC LIMIT ?2",
     [CURSOR_COUNT] = "SELECT count(*) FROM (SELECT 1 FROM cursor LIMIT ?1)",
     [AUDIT_JOB] = "SELECT j.seq, j.id, j.generation, j.state, j.entry, y.crc, y.body, j.purged_ms FROM job j JOIN batch b ON b.id = j.batch"
-                  " LEFT JOIN body y ON y.seq = j.seq WHERE j.seq > ?1 AND j.seq <= ?2 AND (?3 = '' OR b.name = ?3)"
+                  " LEFT JOIN blob y ON y.id = j.blob WHERE j.seq > ?1 AND j.seq <= ?2 AND (?3 = '' OR b.name = ?3)"
                   " ORDER BY j.seq",
-    [AUDIT_ENTRY] = "SELECT key, generation, crc, body FROM entry WHERE job = ?1 ORDER BY generation",
+    [AUDIT_ENTRY] = "SELECT e.key, e.generation, y.crc, y.body, e.blob FROM entry e" BODY_OF_ENTRY
+                    " WHERE e.job = ?1 ORDER BY e.generation",
     [AUDIT_KEYS] = "SELECT key FROM entry WHERE key > ?1 ORDER BY key LIMIT ?2",
     [AUDIT_KEY_LAST] = "SELECT q.id, q.entries, (SELECT max(key) FROM entry WHERE key > q.id << 40 AND key < (q.id + 1) << 40),"
                        " q.name FROM queue q",
@@ -284,6 +315,9 @@ struct sqlite_store {
     bool tight; /* the disk was full; nothing new until the ballast is back */
     bool purge_now;    /* what this transaction erases shall leave the WAL with its commit */
     int traces;        /* idle moments until what was erased before leaves it; 0: nothing was */
+    int64_t blob_last; /* the highest id of a body so far */
+    int64_t blob_gone; /* every body up to here is erased ... */
+    int64_t blob_dropped; /* ... and those below this have no rows any more */
     bool failed;
     struct err failure;
     int wal_pages;
@@ -458,7 +492,7 @@ static void write_batch(struct sqlite_store *self, const struct batch_row *row)
     run(self, s);
 }
 
-static void write_job(struct sqlite_store *self, enum statement which, const struct job *job)
+static void write_job(struct sqlite_store *self, enum statement which, const struct job *job, int64_t blob)
 {
     sqlite3_stmt *s = use(self, which);
 
@@ -484,6 +518,7 @@ static void write_job(struct sqlite_store *self, enum statement which, const str
         sqlite3_bind_int64(s, 24, job->deadline_ms);
         sqlite3_bind_int64(s, 25, job->ready_ttl_ms);
         sqlite3_bind_int64(s, 27, job->purged_ms);
+        sqlite3_bind_int64(s, 28, blob);
     }
     sqlite3_bind_int(s, 8, job->state);
     sqlite3_bind_int64(s, 11, job->attempt);
@@ -499,13 +534,23 @@ static void write_job(struct sqlite_store *self, enum statement which, const str
     run(self, s);
 }
 
-static void write_body(struct sqlite_store *self, int64_t seq, struct span body)
+static void erase(struct sqlite_store *self, enum statement which, int64_t of)
 {
-    sqlite3_stmt *s = use(self, BODY_PUT);
+    sqlite3_stmt *s = use(self, which);
 
     if (!s)
         return;
-    sqlite3_bind_int64(s, 1, seq);
+    sqlite3_bind_int64(s, 1, of);
+    run(self, s);
+}
+
+static void write_body(struct sqlite_store *self, int64_t id, struct span body)
+{
+    sqlite3_stmt *s = use(self, BLOB_ADD);
+
+    if (!s)
+        return;
+    sqlite3_bind_int64(s, 1, id);
     sqlite3_bind_int64(s, 2, span_crc32c(0, body));
     bind_span(s, 3, body);
     run(self, s);
@@ -525,7 +570,7 @@ static void write_place(struct sqlite_store *self, int64_t seq, int64_t position
     run(self, s);
 }
 
-static void write_entry(struct sqlite_store *self, const struct entry *entry, struct span body)
+static void write_entry(struct sqlite_store *self, const struct entry *entry, int64_t blob)
 {
     sqlite3_stmt *s = use(self, ENTRY_ADD);
 
@@ -549,25 +594,25 @@ static void write_entry(struct sqlite_store *self, const struct entry *entry, st
     bind_text(s, 16, entry->worker);
     bind_text(s, 17, entry->numerics);
     bind_text(s, 18, entry->reason);
-    sqlite3_bind_int64(s, 19, span_crc32c(0, body));
-    bind_span(s, 20, body);
-    sqlite3_bind_int64(s, 21, entry->cached_tokens);
+    sqlite3_bind_int64(s, 19, blob);
+    sqlite3_bind_int64(s, 20, entry->cached_tokens);
     run(self, s);
 }
 
 static void write_purge(struct sqlite_store *self, int64_t key, int64_t job, int64_t now_ms)
 {
-    sqlite3_stmt *s = use(self, ENTRY_PURGE);
+    sqlite3_stmt *s;
 
+    erase(self, BLOB_ERASE_ENTRYS, key);
+    s = use(self, ENTRY_PURGE);
     if (!s)
         return;
     sqlite3_bind_int64(s, 1, key);
     sqlite3_bind_int64(s, 2, now_ms);
     run(self, s);
-    if (!job || !(s = use(self, BODY_PURGE)))
+    if (!job)
         return;
-    sqlite3_bind_int64(s, 1, job);
-    run(self, s);
+    erase(self, BLOB_ERASE_JOBS, job);
     s = use(self, JOB_PURGE);
     if (!s)
         return;
@@ -617,18 +662,22 @@ static void write_once(struct sqlite_store *self, const struct redo *w)
         break;
     case JOB_ADD:
     case JOB_RENEW:
-        write_job(self, w->what, w->row);
+        if (w->a && w->what == JOB_RENEW)
+            erase(self, BLOB_ERASE_JOBS, ((const struct job *)w->row)->seq);
         if (w->a)
             write_body(self, w->a, w->body);
+        write_job(self, w->what, w->row, w->a);
         break;
     case JOB_MOVE:
-        write_job(self, w->what, w->row);
+        write_job(self, w->what, w->row, 0);
         break;
     case JOB_PLACE:
         write_place(self, w->a, w->b);
         break;
     case ENTRY_ADD:
-        write_entry(self, w->row, w->body);
+        if (w->a)
+            write_body(self, w->a, w->body);
+        write_entry(self, w->row, w->a);
         break;
     case ENTRY_FLAG:
         write_flag(self, w->a, w->state, w->row);
@@ -696,8 +745,8 @@ static void batch_put(struct store *store, const struct batch_row *row)
 
 static void job_add(struct store *store, const struct job *job, struct span body)
 {
-    write_kept(self_of(store), (struct redo){ .what = JOB_ADD, .row = job, .body = body, .a = job->seq },
-               sizeof *job);
+    write_kept(self_of(store),
+               (struct redo){ .what = JOB_ADD, .row = job, .body = body, .a = ++self_of(store)->blob_last }, sizeof *job);
 }
 
 static void job_move(struct store *store, const struct job *job)
@@ -711,7 +760,7 @@ static void job_renew(struct store *store, const struct job *job, const struct s
 
     if (body) {
         w.body = *body;
-        w.a = job->seq;
+        w.a = ++self_of(store)->blob_last;
     }
     write_kept(self_of(store), w, sizeof *job);
 }
@@ -723,7 +772,11 @@ static void job_place(struct store *store, int64_t seq, int64_t position)
 
 static void entry_add(struct store *store, const struct entry *entry, struct span body)
 {
-    write_kept(self_of(store), (struct redo){ .what = ENTRY_ADD, .row = entry, .body = body }, sizeof *entry);
+    struct redo w = { .what = ENTRY_ADD, .row = entry, .body = body };
+
+    if (body.size) /* an end without a body needs no row for it */
+        w.a = ++self_of(store)->blob_last;
+    write_kept(self_of(store), w, sizeof *entry);
 }
 
 static void entry_flag(struct store *store, int64_t queue, int64_t number, enum job_state state,
@@ -1221,6 +1274,14 @@ static void column_entry(sqlite3_stmt *s, struct entry *entry)
     entry->purged_ms = sqlite3_column_int64(s, 25);
 }
 
+/* A body that is there, and is what was stored; or none where there never was one. */
+static bool body_is_intact(sqlite3_stmt *s, int crc_at, int body_at, int blob_at)
+{
+    if (sqlite3_column_type(s, crc_at) == SQLITE_NULL)
+        return sqlite3_column_int64(s, blob_at) == 0;
+    return span_crc32c(0, column_span(s, body_at)) == (uint32_t)sqlite3_column_int64(s, crc_at);
+}
+
 static int entries(struct store *store, const struct entry_query *query, struct entry *rows,
                    struct buf *bodies)
 {
@@ -1254,7 +1315,7 @@ static int entries(struct store *store, const struct entry_query *query, struct 
             break; /* one in between has not ended */
         if (n > 0 && bodies->size - start + data.size > query->bytes_max)
             break;
-        entry->intact = span_crc32c(0, data) == (uint32_t)sqlite3_column_int64(s, 18);
+        entry->intact = body_is_intact(s, 18, 19, 26);
         entry->size = entry->intact ? (uint32_t)data.size : 0;
         if (!buf_add(bodies, data.data, entry->size)) {
             if (n == 0)
@@ -1355,7 +1416,7 @@ static size_t audit_entries_of(struct sqlite_store *self, int64_t seq, const cha
             distinct++;
         }
         last = generation;
-        if (span_crc32c(0, data) != (uint32_t)sqlite3_column_int64(s, 2)) {
+        if (!body_is_intact(s, 2, 3, 4)) {
             slice->corrupt++;
             fault(slice, "the result of job %s (entry %" PRId64 ") has a wrong checksum", id,
                   entry_number(newest_key));
@@ -1537,6 +1598,34 @@ static bool checkpoint(struct sqlite_store *self, int how)
     return false;
 }
 
+/* Gives back the space of the oldest bodies when all up to some way behind them are erased.  True when some was. */
+static bool reclaim(struct sqlite_store *self)
+{
+    sqlite3_stmt *s = use(self, BLOBS);
+    bool dropped;
+
+    if (!s)
+        return false;
+    sqlite3_bind_int64(s, 1, self->blob_gone);
+    sqlite3_bind_int(s, 2, BLOB_LOOKED);
+    while (next_row(self, s)) {
+        if (!sqlite3_column_int(s, 1)) {
+            sqlite3_reset(s);
+            break;
+        }
+        self->blob_gone = sqlite3_column_int64(s, 0);
+    }
+    if (self->failed || self->blob_gone - BLOB_MARGIN <= self->blob_dropped || !(s = use(self, BLOB_DROP)))
+        return false;
+    sqlite3_bind_int64(s, 1, self->blob_gone - BLOB_MARGIN);
+    sqlite3_bind_int(s, 2, BLOB_DROPPED);
+    dropped = sqlite3_step(s) == SQLITE_DONE && sqlite3_changes(self->db) > 0; /* on a full disk: another time */
+    if (!dropped)
+        self->blob_dropped = self->blob_gone - BLOB_MARGIN;
+    sqlite3_reset(s);
+    return dropped;
+}
+
 static void tend(struct store *store, bool idle)
 {
     struct sqlite_store *self = self_of(store);
@@ -1545,6 +1634,8 @@ static void tend(struct store *store, bool idle)
     if (!self->ballast_path || self->failed)
         return;
     room = bytes_free(self);
+    if (self->traces && idle && reclaim(self))
+        self->traces = SCRUB_LOOKS;
     if (self->traces && idle && --self->traces == 0 && !checkpoint(self, SQLITE_CHECKPOINT_TRUNCATE))
         self->traces = SCRUB_LOOKS;
     if (self->wal_pages >= (room < TIGHT_BYTES ? WAL_PAGES_TIGHT : idle ? WAL_PAGES_IDLE : WAL_PAGES_MAX))
@@ -1613,7 +1704,6 @@ static bool scrub(struct sqlite_store *self)
         if (!checkpoint(self, SQLITE_CHECKPOINT_TRUNCATE))
             fail(self, "erase what was purged");
     }
-    self->traces = 0;
     return !self->failed;
 }
 
@@ -1807,6 +1897,29 @@ static int execute(struct sqlite_store *self, const char *text)
     return sqlite3_exec(self->db, text, NULL, NULL, NULL);
 }
 
+/* An older file, a step at a time: one that is killed in between goes on from there. */
+static bool bring_up(struct sqlite_store *self, int version, struct err *err)
+{
+    int rc = SQLITE_OK;
+    char text[80];
+
+    log_info("store.format", "path=%s from=%d to=%d", self->path, version, FORMAT_VERSION);
+    for (int i = version; rc == SQLITE_OK && i < FORMAT_VERSION; i++) {
+        bool whole = strcmp(migrations[i], VACUUM) != 0; /* that one cannot be part of a transaction */
+
+        if (whole)
+            rc = execute(self, "BEGIN IMMEDIATE");
+        if (rc == SQLITE_OK)
+            rc = execute(self, migrations[i]);
+        snprintf(text, sizeof text, "PRAGMA user_version = %d;", i + 1);
+        if (rc == SQLITE_OK)
+            rc = execute(self, text);
+        if (rc == SQLITE_OK && whole)
+            rc = execute(self, "COMMIT");
+    }
+    return rc == SQLITE_OK || open_error(self, rc, err);
+}
+
 static bool migrate(struct sqlite_store *self, uint64_t hall, struct err *err)
 {
     int rc, version = 0, id = 0, tables = 0;
@@ -1828,14 +1941,17 @@ static bool migrate(struct sqlite_store *self, uint64_t hall, struct err *err)
                        self->path, version, MOOTHALL_VERSION, FORMAT_VERSION);
     if (version == FORMAT_VERSION)
         return true;
+    if (version > 0)
+        return bring_up(self, version, err);
     rc = execute(self, "BEGIN IMMEDIATE");
-    for (int i = version; rc == SQLITE_OK && i < FORMAT_VERSION; i++)
-        rc = execute(self, migrations[i]);
+    for (int i = 0; rc == SQLITE_OK && i < FORMAT_VERSION; i++)
+        if (strcmp(migrations[i], VACUUM) != 0) /* nothing is in it yet */
+            rc = execute(self, migrations[i]);
     snprintf(text, sizeof text, "PRAGMA application_id = %d; PRAGMA user_version = %d;", APPLICATION_ID,
              FORMAT_VERSION);
     if (rc == SQLITE_OK)
         rc = execute(self, text);
-    if (rc == SQLITE_OK && version == 0) {
+    if (rc == SQLITE_OK) {
         snprintf(text, sizeof text,
                  "INSERT INTO hall(id, hall, broker_epoch, has_model, family) VALUES(1, %" PRId64
                  ", 0, 0, '')",
@@ -1890,6 +2006,8 @@ static bool open_database(struct sqlite_store *self, const struct store_options 
         if (rc != SQLITE_OK)
             return open_error(self, rc, err);
     }
+    self->blob_last = one_number(self, use(self, BLOB_LAST), 0);
+    self->traces = SCRUB_LOOKS; /* of the broker before, perhaps */
     return true;
 }
 

@@ -1039,76 +1039,144 @@ static int traces(const char *store, const char *words)
     return count_in_file(store, words) + count_in_file(wal, words);
 }
 
+static void finish_leases(struct peer *worker, int count)
+{
+    while (count > 0) {
+        Moothall__Result m = MOOTHALL__RESULT__INIT;
+        static char job[65], reason[] = "words of the worker", body[9000];
+        bool kept;
+
+        CHECK(peer_expect(worker, MOOTHALL__ENVELOPE__BODY_LEASE, 10000));
+        snprintf(job, sizeof job, "%s", worker->message.envelope->lease->job);
+        m.job = job;
+        m.generation = worker->message.envelope->lease->generation;
+        m.fence = worker->message.envelope->lease->fence;
+        m.outcome = count % 3 ? MOOTHALL__OUTCOME__FINISHED : MOOTHALL__OUTCOME__AT_FAULT;
+        m.reason = reason;
+        kept = worker->message.payload.size > 2 && !memcmp(worker->message.payload.data, "a ", 2);
+        for (size_t k = 0; k + 16 < sizeof body; k += 13)
+            memcpy(body + k, kept ? "a good result" : "SECRETRESULT,", 13);
+        CHECK(peer_send(worker, MOOTHALL__ENVELOPE__BODY_RESULT, &m, span_of(body, 13 + (size_t)count * 31 % 8000)));
+        count--;
+    }
+}
+
+static uint64_t purge_batch(struct peer *client, const char *batch)
+{
+    Moothall__Purge purge = MOOTHALL__PURGE__INIT;
+    static char q[] = "q";
+    uint64_t jobs = 0;
+
+    purge.queue = q;
+    purge.batch = (char *)(uintptr_t)batch;
+    do {
+        CHECK(peer_ask(client, MOOTHALL__ENVELOPE__BODY_PURGE, &purge, (struct span){ 0 }));
+        CHECK(client->message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_PURGED);
+        jobs += client->message.envelope->purged->jobs;
+        purge.after = client->message.envelope->purged->next;
+    } while (purge.after);
+    return jobs;
+}
+
 /* Erased is erased: when the purge is answered, no byte of a request or a result is left in the store's files, whatever their
- * sizes, and whatever became of them in between; the others are unharmed. */
+ * sizes and whatever lay beside them; what was not purged is unharmed. */
 static void test_purge_leaves_no_trace_in_the_files(void **state)
 {
-    enum { JOBS = 1200, KEPT = 300 };
+    enum { ROUNDS = 6, GONE = 250, KEPT = 60, FINISHED = 150 };
     const char *store = path_of("purge.db");
-    Moothall__Purge purge = MOOTHALL__PURGE__INIT;
-    static char q[] = "q", gone[] = "gone";
     struct broker broker;
     struct peer client, worker;
     Moothall__Audit audit;
     uint64_t jobs = 0;
-    int status, finished = 0;
+    char name[16];
+    int status;
 
     (void)state;
     CHECK(broker_start(&broker, store, NULL, &status));
     CHECK(peer_client(&client, broker.endpoint, "c"));
-    submit_many(&client, "kept", KEPT, 0, "a request to keep. ");
-    submit_many(&client, "gone", JOBS, 0, "SECRETREQUEST");
-    for (uint32_t i = 0; i < 200; i++) { /* another body for some */
-        char id[16], body[512];
+    CHECK(peer_worker(&worker, broker.endpoint, "w", 1, 16));
+    for (int round = 0; round < ROUNDS; round++) {
+        snprintf(name, sizeof name, "kept%d", round);
+        submit_many(&client, name, KEPT, 0, "a request to keep. ");
+        snprintf(name, sizeof name, "gone%d", round);
+        submit_many(&client, name, GONE, 0, "SECRETREQUEST");
+        for (uint32_t i = 0; i < 40; i++) { /* another body for some */
+            char id[16], body[512];
 
-        snprintf(id, sizeof id, "j%u", i);
-        snprintf(body, sizeof body, "SECRETREQUEST%0*u", 10 + (int)i, i);
-        CHECK(peer_submit(&client, "gone", JOBS, id, i, MOOTHALL__SUBMIT_MODE__UPDATE, body) ==
-              MOOTHALL__ACCEPTANCE__RENEWED);
+            snprintf(id, sizeof id, "j%u", GONE - 1 - i);
+            snprintf(body, sizeof body, "SECRETREQUEST%0*u", 10 + 7 * (int)i, i);
+            CHECK(peer_submit(&client, name, GONE, id, GONE - 1 - i, MOOTHALL__SUBMIT_MODE__UPDATE, body) ==
+                  MOOTHALL__ACCEPTANCE__RENEWED);
+        }
+        finish_leases(&worker, FINISHED);
+        if (round % 2 == 0)
+            continue; /* every other one is purged while the next are at work */
+        CHECK(cancel_batch(&client, name));
+        jobs += purge_batch(&client, name);
     }
-    CHECK(peer_worker(&worker, broker.endpoint, "w", 1, 32));
-    while (finished < 800) {
-        Moothall__Result m = MOOTHALL__RESULT__INIT;
-        static char job[65], secret[] = "SECRETREASON", open[] = "reason", body[9000];
-        bool kept;
-
-        CHECK(peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_LEASE, 10000));
-        snprintf(job, sizeof job, "%s", worker.message.envelope->lease->job);
-        m.job = job;
-        m.generation = worker.message.envelope->lease->generation;
-        m.fence = worker.message.envelope->lease->fence;
-        m.outcome = finished % 3 ? MOOTHALL__OUTCOME__FINISHED : MOOTHALL__OUTCOME__AT_FAULT;
-        kept = worker.message.payload.size > 2 && !memcmp(worker.message.payload.data, "a ", 2);
-        m.reason = kept ? open : secret;
-        for (size_t k = 0; k + 16 < sizeof body; k += 13)
-            memcpy(body + k, kept ? "a good result" : "SECRETRESULT,", 13);
-        CHECK(peer_send(&worker, MOOTHALL__ENVELOPE__BODY_RESULT, &m, span_of(body, 13 + (size_t)finished * 31 % 8000)));
-        finished++;
+    for (int round = 0; round < ROUNDS; round++) {
+        snprintf(name, sizeof name, "gone%d", round);
+        CHECK(cancel_batch(&client, name));
     }
     peer_close(&worker);
-    CHECK(cancel_batch(&client, "gone"));
     for (int i = 0; i < 500; i++) {
         CHECK(peer_audit(&client, &audit));
-        if (audit.unfinished == 0)
+        if (audit.unfinished <= ROUNDS * KEPT)
             break;
         usleep(20000);
     }
     CHECK(traces(store, "SECRET") > 1000);
-    purge.queue = q;
-    purge.batch = gone;
-    do {
-        CHECK(peer_ask(&client, MOOTHALL__ENVELOPE__BODY_PURGE, &purge, (struct span){ 0 }));
-        CHECK(client.message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_PURGED);
-        jobs += client.message.envelope->purged->jobs;
-        purge.after = client.message.envelope->purged->next;
-    } while (purge.after);
-    assert_int_equal(jobs, JOBS);
+    for (int round = 0; round < ROUNDS; round++) {
+        snprintf(name, sizeof name, "gone%d", round);
+        jobs += purge_batch(&client, name);
+    }
+    assert_int_equal(jobs, ROUNDS * GONE);
     assert_int_equal(traces(store, "SECRET"), 0);
-    CHECK(traces(store, "a request to keep. ") >= KEPT && traces(store, "a good result") >= KEPT);
+    CHECK(traces(store, "a request to keep. ") >= ROUNDS * KEPT);
     CHECK(peer_audit(&client, &audit));
     CHECK(!audit.missing && !audit.doubled && !audit.holes && !audit.corrupt);
     peer_close(&client);
     assert_int_equal(broker_stop(&broker), 0);
+}
+
+/* In their order the oldest bodies give their space back, so a store with a retention does not grow for ever. */
+static void test_space_of_what_was_purged_is_used_again(void **state)
+{
+    enum { ROUNDS = 4, JOBS = 1500 };
+    const char *store = path_of("space.db");
+    struct broker broker;
+    struct peer client;
+    struct stat st;
+    off_t second = 0;
+    int status;
+
+    (void)state;
+    CHECK(broker_start(&broker, store, NULL, &status));
+    CHECK(peer_client(&client, broker.endpoint, "c"));
+    for (int round = 0; round < ROUNDS; round++) {
+        char name[16];
+
+        snprintf(name, sizeof name, "b%d", round);
+        submit_many(&client, name, JOBS, 3000, "a body of some length. ");
+        CHECK(cancel_batch(&client, name));
+        for (int i = 0; i < 500; i++) {
+            Moothall__Audit audit;
+
+            CHECK(peer_audit(&client, &audit));
+            if (audit.unfinished == 0)
+                break;
+            usleep(10000);
+        }
+        purge_batch(&client, name);
+        usleep(450000); /* idle moments: they do it */
+        if (round == 1)
+            CHECK(stat(store, &st) == 0 && (second = st.st_size));
+    }
+    CHECK(stat(store, &st) == 0);
+    if (st.st_size > second * 5 / 4)
+        fail_msg("%lld bytes after two rounds, %lld after four", (long long)second, (long long)st.st_size);
+    peer_close(&client);
+    broker_kill(&broker);
 }
 
 /* With a name (or a pattern of names) only those tests. */
@@ -1139,6 +1207,7 @@ int main(int argc, char **argv)
         PROMISE(test_cancel_of_ten_thousand_is_answered_at_once),
         PROMISE(test_cancel_survives_kills_in_its_midst),
         PROMISE(test_purge_leaves_no_trace_in_the_files),
+        PROMISE(test_space_of_what_was_purged_is_used_again),
     };
 
     if (argc > 1)
