@@ -259,6 +259,10 @@ static bool make_parts(struct maker *m, struct meet *meet, int depth, grammar_no
     for (uint32_t i = 0; ok && i < meet->shape_count; i++)
         ok = add_shape(m, m->form.shape[meet->shape[i]], depth + 1, &parts);
     ok = ok && join_regular(m, &parts);
+    if (ok && parts.node_count > GRAMMAR_PATHS_MAX)
+        ok = tree_error(m->form.tree, meet->id[0] & ~FORM_OWN, NULL, ERR_LIMIT, m->err,
+                        "it allows %zu kinds of objects, arrays and strings; at most %d can be told apart while they are written",
+                        parts.node_count, GRAMMAR_PATHS_MAX);
     if (ok)
         *node = parts.node_count == 0   ? grammar_nothing(m->builder)
                 : parts.node_count == 1 ? parts.node[0]

@@ -10,7 +10,7 @@ _Static_assert((int)SLOTS >= 2 * (int)SCHEMA_NODES_MAX, "interning always finds 
 
 bool form_init(struct form *form, const struct tree *tree, bool closed, struct err *err)
 {
-    *form = (struct form){ .tree = tree, .closed = closed };
+    *form = (struct form){ .tree = tree, .closed = closed, .first_step = dfa_steps() };
     if (!valuer_init(&form->valuer, tree, err))
         return false;
     arena_init(&form->arena, FORM_BYTES_MAX);
@@ -33,6 +33,7 @@ void form_fini(struct form *form)
             dfa_free(r->written);
         }
     free(form->regular_slot);
+    dfa_free(form->no_leap);
     free(form->meet);
     free(form->shape);
     free(form->meet_slot);
@@ -53,10 +54,15 @@ static void *take(struct form *form, size_t size, struct err *err)
 
 bool form_charge(struct form *form, const struct dfa *dfa, struct err *err)
 {
-    form->states += dfa->count;
-    if (form->states + form->valuer.states <= FORM_STATES_MAX)
-        return true;
-    return err_set(err, ERR_LIMIT, "its patterns, formats, numbers and names need more than %d states", FORM_STATES_MAX);
+    if (dfa)
+        form->states += dfa->count;
+    if (form->states + form->valuer.states > FORM_STATES_MAX)
+        return err_set(err, ERR_LIMIT, "its patterns, formats, numbers, names and values need more than %d states",
+                       FORM_STATES_MAX);
+    if (dfa_steps() - form->first_step > FORM_STEPS_MAX)
+        return err_set(err, ERR_LIMIT, "its patterns, formats, numbers, names and values take more than %d steps to work out",
+                       FORM_STEPS_MAX);
+    return true;
 }
 
 static bool spend(struct form *form, uint32_t id, struct err *err)
@@ -262,6 +268,9 @@ static bool make_object(struct form *form, struct shape *shape, struct err *err)
         says_additional = says_additional || s->says_additional;
         id[i] = s->additional;
     }
+    if (bound > 2 * FORM_PROPERTIES_MAX) /* each may be in `required` too */
+        return tree_error(form->tree, shape->id[0], "properties", ERR_LIMIT, err, "an object may have %d properties",
+                          FORM_PROPERTIES_MAX);
     property = take(form, bound * sizeof *property, err);
     if (!property)
         return false;
@@ -410,6 +419,8 @@ static bool take_values(struct spread *x, uint32_t id)
         for (uint32_t j = 0; fits && j < m->count; j++)
             if (!value_fits(&form->valuer, m->id[j] & ~FORM_OWN, m->id[j] & FORM_OWN, s->value[i].value, &fits, x->err))
                 return false;
+        if (!form_charge(form, NULL, x->err)) /* patterns may have been made to ask */
+            return false;
         if (fits)
             m->value[m->value_count++] = s->value[i].value;
     }
@@ -460,11 +471,49 @@ static uint8_t types_of(const struct tree *tree, uint32_t id)
     return types;
 }
 
-static bool lists_values(const struct tree *tree, uint32_t id)
+/* The schema's values, or those of what it refers to; NULL: it lists none. */
+static const struct schema *listing(const struct tree *tree, uint32_t id)
 {
     for (; id; id = tree->schema[id]->ref)
         if (tree->schema[id]->value)
+            return tree->schema[id];
+    return NULL;
+}
+
+static bool share_a_value(const struct schema *a, const struct schema *b)
+{
+    for (uint32_t i = 0, j = 0; i < a->value_count && j < b->value_count;) {
+        if (a->value[i].hash == b->value[j].hash) /* equal, most likely; whoever needs to be sure looks closer */
             return true;
+        if (a->value[i].hash < b->value[j].hash)
+            i++;
+        else
+            j++;
+    }
+    return false;
+}
+
+/* The common case, without making a meet of the two: a property that one of them requires, with constants that differ. */
+static bool have_different_constants(const struct tree *tree, uint32_t a, uint32_t b)
+{
+    for (uint32_t x = a; x; x = tree->schema[x]->ref) {
+        const struct schema *s = tree->schema[x];
+
+        for (uint32_t i = 0; i < s->property_count; i++) {
+            const char *name = s->property[i].name;
+            const struct schema *mine = listing(tree, s->property[i].schema);
+
+            for (uint32_t y = b; mine && y; y = tree->schema[y]->ref) {
+                const struct schema *t = tree->schema[y], *theirs;
+
+                if (!json_object_get(s->is_required, name) && !json_object_get(t->is_required, name))
+                    continue;
+                theirs = json_object_get(t->properties, name) ? listing(tree, tree_property(tree, t, name)) : NULL;
+                if (theirs && !share_a_value(mine, theirs))
+                    return true;
+            }
+        }
+    }
     return false;
 }
 
@@ -483,15 +532,18 @@ static bool show_disjoint(struct spread *x, uint32_t id)
         list[n++] = x->way[i] | FORM_OWN;
     for (uint32_t i = 0; i < one->count; i++) {
         uint8_t types = types_of(tree, one->schema[i]) & x->fixed_types;
-        bool lists = lists_values(tree, one->schema[i]);
+        bool lists = listing(tree, one->schema[i]);
 
         for (uint32_t j = 0; j < i; j++) {
             char pointer[TREE_POINTER_MAX];
             uint32_t both;
+            uint8_t common;
 
             if (!spend(form, id, x->err))
                 return false;
-            if (!(types & types_of(tree, one->schema[j])) || (lists && lists_values(tree, one->schema[j])))
+            common = types & types_of(tree, one->schema[j]);
+            if (!common || (lists && listing(tree, one->schema[j])) ||
+                (common == 1 << TYPE_OBJECT && have_different_constants(tree, one->schema[i], one->schema[j])))
                 continue;
             list[n] = one->schema[j];
             list[n + 1] = one->schema[i];
@@ -546,6 +598,8 @@ static bool walk_branches(struct spread *x, const struct schema_several *several
     uint32_t count = x->way_count;
 
     for (uint32_t i = 0; i < several->count; i++) {
+        x->form->valuer.hint = several; /* the values that this branch lists will fit in it */
+        x->form->valuer.hint_index = i;
         if (!walk_schema(x, several->schema[i], rest, types))
             return false;
         x->way_count = count;
@@ -675,6 +729,23 @@ static bool narrow(struct form *form, struct dfa **texts, const struct dfa *more
     return form_charge(form, joint, err);
 }
 
+/* A leap second is a time, and an enum may list one; but what reads the output may not know that there are such, as few
+ * programs do, so none is made up. */
+static bool leave_out_leaps(struct form *form, const json_t *format, struct dfa **texts, struct err *err)
+{
+    struct dfa *any = NULL, *leap = NULL;
+    bool ok = true;
+
+    if (strcmp(json_string_value(format), "time") != 0 && strcmp(json_string_value(format), "date-time") != 0)
+        return true;
+    if (!form->no_leap)
+        ok = dfa_any_text(&any, err) && dfa_pattern(&leap, span_text(":60"), true, err) &&
+             dfa_subtract(&form->no_leap, any, leap, err);
+    dfa_free(any);
+    dfa_free(leap);
+    return ok && narrow(form, texts, form->no_leap, err);
+}
+
 static bool string_texts(struct form *form, const struct shape *shape, struct dfa **texts, struct err *err)
 {
     char pointer[TREE_POINTER_MAX];
@@ -689,7 +760,8 @@ static bool string_texts(struct form *form, const struct shape *shape, struct df
             return false;
         if (pattern && !narrow(form, texts, pattern, err))
             return err_wrap(err, "%s", tree_pointer(form->tree, shape->id[i], "pattern", pointer));
-        if (format && !narrow(form, texts, format, err))
+        if (format && (!narrow(form, texts, format, err) ||
+                       !leave_out_leaps(form, form->tree->schema[shape->id[i]]->format, texts, err)))
             return err_wrap(err, "%s", tree_pointer(form->tree, shape->id[i], "format", pointer));
     }
     if (dfa_is_empty(*texts) || (shape->low == 0 && shape->high == GRAMMAR_NO_MAX))

@@ -19,10 +19,12 @@
 
 enum {
     FORM_TOGETHER_MAX = 256,   /* schemas of one meet */
+    FORM_PROPERTIES_MAX = 1 << 12, /* of one object, after merging */
     FORM_WAYS_MAX = 1 << 10,   /* to take the branches of one meet */
     FORM_DEPTH_MAX = 32,       /* of meets within each other that are looked at to see whether one is empty */
     FORM_BYTES_MAX = 64 << 20,
     FORM_STATES_MAX = 1 << 19, /* of all automata */
+    FORM_STEPS_MAX = DFA_STEPS_SECOND / 4, /* of work on them */
     FORM_WORK_MAX = 1 << 20,   /* schemas looked at, over all meets */
     FORM_JOIN_MAX = 1 << 13,   /* states of automata that are still joined into one */
 };
@@ -95,7 +97,8 @@ struct form {
     uint32_t meet_count, shape_count;
     uint32_t *meet_slot, *shape_slot; /* open addressing, id + 1 */
     struct regular **regular_slot;
-    uint64_t states;
+    struct dfa *no_leap; /* texts without the second 60 */
+    uint64_t states, first_step;
     uint32_t work, depth;
 };
 
@@ -110,7 +113,7 @@ bool form_settle(struct form *form, uint32_t meet, struct err *err);
 /* What is written. */
 bool form_written(struct form *form, struct regular *regular, const struct dfa **written, struct err *err);
 
-/* Counts states against FORM_STATES_MAX. */
+/* Counts the automaton (NULL: none), and the work since form_init, against FORM_STATES_MAX and FORM_STEPS_MAX. */
 bool form_charge(struct form *form, const struct dfa *dfa, struct err *err);
 
 #endif

@@ -40,6 +40,8 @@ static bool write_bound(const struct decimal *bound, bool *open, bool low, int f
     return true;
 }
 
+enum { STATES_MAX = 1 << 15 }; /* of the automaton of a step with a fraction */
+
 /* Multiples of over / under, written with as many digits after the point as `under` needs: read as a whole number without its
  * point, such a number is a multiple of `whole`. */
 static bool multiples(struct dfa **out, uint64_t whole, int fraction, struct err *err)
@@ -103,10 +105,11 @@ bool number_texts(struct dfa **texts, const struct number_form *number, struct e
         if (__builtin_mul_overflow(whole, scale / number->step.under, &whole))
             whole = UINT64_MAX;
     }
-    if (whole > DFA_MULTIPLE_MAX)
+    if (whole > DFA_MULTIPLE_MAX || whole * (uint64_t)(fraction + 2) > STATES_MAX)
         return err_set(err, ERR_LIMIT,
-                       "expected a step whose digits without the point make at most %d, found %" PRIu64, DFA_MULTIPLE_MAX,
-                       whole);
+                       "expected a step whose digits without the point make at most %d, fewer with many of them after the "
+                       "point; found %" PRIu64 " with %d after the point",
+                       DFA_MULTIPLE_MAX, whole, fraction);
     if (integer) /* an integer is a multiple of over / under when it is one of over */
         return dfa_integer(texts, &range, (uint32_t)whole, err);
     if (whole == 0)

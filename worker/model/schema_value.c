@@ -218,12 +218,17 @@ static bool all_fits(struct valuer *valuer, uint32_t id, const json_t *value, bo
         return false;
     if (!*fits)
         return true;
+    if (valuer->hint == &s->any) {
+        if (!value_fits(valuer, s->any.schema[valuer->hint_index], false, value, &branch, err))
+            return false;
+        matching = branch;
+    }
     for (uint32_t i = 0; i < s->any.count && matching == 0; i++) {
         if (!value_fits(valuer, s->any.schema[i], false, value, &branch, err))
             return false;
         matching += branch;
     }
-    *fits = s->any.count == 0 || matching == 1;
+    *fits = s->any.count == 0 || matching > 0;
     matching = 0;
     for (uint32_t i = 0; *fits && i < s->one.count && matching < 2; i++) {
         if (!value_fits(valuer, s->one.schema[i], false, value, &branch, err))

@@ -21,6 +21,8 @@ struct valuer {
     uint32_t work, depth;
     const json_t *last; /* whose hash is last_hash */
     uint64_t last_hash;
+    const struct schema_several *hint; /* an anyOf of which this branch is best asked first */
+    uint32_t hint_index;
     size_t states; /* of all these automata */
 };
 

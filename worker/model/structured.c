@@ -81,6 +81,10 @@ bool structured_grammar(struct grammar **grammar, enum structured_kind kind, str
                         const struct schema_options *options, const struct vocabulary *vocabulary, struct err *err)
 {
     struct grammar_builder *builder = grammar_builder_new();
+    static const char *const names[] = { [STRUCTURED_SCHEMA] = "JSON schema",
+                                         [STRUCTURED_JSON_OBJECT] = "JSON object",
+                                         [STRUCTURED_CHOICE] = "choice",
+                                         [STRUCTURED_REGEX] = "regex" };
     grammar_node part[2] = { 0 };
     bool ok = false;
 
@@ -107,7 +111,7 @@ bool structured_grammar(struct grammar **grammar, enum structured_kind kind, str
         part[0] = grammar_choice(builder, space, 2); /* many tokenizers have the value's first token with a space */
         part[1] = grammar_sequence(builder, part, 2);
     }
-    ok = ok && grammar_build(grammar, builder, part[1], vocabulary, err);
+    ok = ok && (grammar_build(grammar, builder, part[1], vocabulary, err) || err_wrap(err, "%s", names[kind]));
     grammar_builder_free(builder);
     return ok;
 }
