@@ -25,6 +25,9 @@ struct broker {
     int swallow;       /* submits that are not answered (their answer was lost) */
     bool conflict;     /* the second job of each submit is a conflict */
     bool refuse;
+    bool closed; /* the batch is cancelled: what is turned away is so for good */
+    int priority; /* of the last job */
+    int64_t deadline_ms;
     uint32_t window;
     uint32_t unanswered, unanswered_max;
     uint64_t held[64]; /* correlations of submits that are answered later */
@@ -54,6 +57,7 @@ static void accept_jobs(struct broker *broker, uint64_t correlation, size_t jobs
         broker->turn_away--;
         acceptance[jobs - 1] = MOOTHALL__ACCEPTANCE__TURNED_AWAY;
         submitted.reason = full;
+        submitted.closed = broker->closed;
     }
     if (broker->conflict && jobs > 1)
         acceptance[1] = MOOTHALL__ACCEPTANCE__CONFLICT;
@@ -92,6 +96,8 @@ static bool broker_turn(void *arg, struct err *err)
             break;
         case MOOTHALL__ENVELOPE__BODY_SUBMIT:
             broker->submits++;
+            broker->priority = (int)e->submit->job[0]->priority;
+            broker->deadline_ms = e->submit->job[0]->deadline_ms;
             broker->jobs += (int)e->submit->n_job;
             if (broker->forget_after && broker->submits > broker->forget_after) {
                 broker->forget_after = 0;
@@ -252,6 +258,77 @@ static void test_jobs_turned_away_are_offered_again(void **state)
     teardown(&broker, hall);
 }
 
+/* A batch that was cancelled would turn them away for ever: the client must say so, not wait. */
+static void test_a_closed_batch_is_not_waited_for(void **state)
+{
+    struct broker broker = { .turn_away = 100, .closed = true };
+    struct hall *hall = setup(&broker, 10000);
+    struct err err = { 0 };
+
+    (void)state;
+    CHECK(submit(hall, 0, 10, &err));
+    CHECK(!hall_submit_end(hall, &submission, &err));
+    CHECK(err.code == ERR_REFUSED && strstr(err.text, "batch b takes no more") && broker.submits == 1);
+    teardown(&broker, hall);
+}
+
+struct watch {
+    struct broker *broker;
+    struct hall *hall;
+    uint32_t unanswered_max;
+};
+
+/* The client waits: how much is under way?  Then all of it is answered. */
+static bool watch_turn(void *arg, struct err *err)
+{
+    struct watch *watch = arg;
+    struct broker *broker = watch->broker;
+
+    if (hall_unanswered(watch->hall) > watch->unanswered_max)
+        watch->unanswered_max = hall_unanswered(watch->hall);
+    broker_turn(broker, err);
+    while (broker->held_count) {
+        broker->held_count--;
+        accept_jobs(broker, broker->held[broker->held_count], broker->held_jobs[broker->held_count]);
+    }
+    return true;
+}
+
+/* A file larger than memory must not be held there because a broker is slow: the window is in bytes, too. */
+static void test_what_is_under_way_is_bounded(void **state)
+{
+    enum { JOBS = 40 * HALL_GROUP_JOBS_MAX, SIZE = 100 };
+    struct broker broker = { .hold = true, .window = 64 };
+    struct hall *hall = setup(&broker, 20000);
+    struct watch watch = { .broker = &broker, .hall = hall };
+    struct err err = { 0 };
+
+    (void)state;
+    side = (struct hall_side){ .turn = watch_turn, .arg = &watch };
+    for (uint32_t i = 0; i < JOBS; i++)
+        CHECK(submit(hall, i, SIZE, &err));
+    CHECK(hall_submit_end(hall, &submission, &err) && hall_tally(hall).accepted == JOBS);
+    CHECK(watch.unanswered_max >= 2);
+    CHECK(watch.unanswered_max * HALL_GROUP_JOBS_MAX * SIZE <= HALL_UNANSWERED_BYTES_MAX);
+    teardown(&broker, hall);
+}
+
+static void test_priority_and_times_are_sent(void **state)
+{
+    struct hall_submission urgent = submission;
+    struct hall_job job = { .id = "1", .custom_id = "", .endpoint = "/v1/completions", .body = span_of("x", 1) };
+    struct broker broker = { 0 };
+    struct hall *hall = setup(&broker, 5000);
+    struct err err = { 0 };
+
+    (void)state;
+    urgent.priority = 1;
+    urgent.deadline_ms = 12345;
+    CHECK(hall_submit(hall, &urgent, &job, &err) && hall_submit_end(hall, &urgent, &err));
+    CHECK(broker.priority == 1 && broker.deadline_ms == 12345);
+    teardown(&broker, hall);
+}
+
 static void test_the_first_conflict_is_named(void **state)
 {
     struct broker broker = { .conflict = true };
@@ -359,6 +436,9 @@ int main(void)
         cmocka_unit_test(test_what_is_unanswered_is_sent_again_after_a_new_welcome),
         cmocka_unit_test(test_the_window_is_kept),
         cmocka_unit_test(test_jobs_turned_away_are_offered_again),
+        cmocka_unit_test(test_a_closed_batch_is_not_waited_for),
+        cmocka_unit_test(test_what_is_under_way_is_bounded),
+        cmocka_unit_test(test_priority_and_times_are_sent),
         cmocka_unit_test(test_the_first_conflict_is_named),
         cmocka_unit_test(test_an_answer_and_a_refusal),
         cmocka_unit_test(test_a_broker_that_will_never_have_us_ends_the_call),
