@@ -1,5 +1,6 @@
 #include "client/encoding.h"
 
+#include <iconv.h>
 #include <string.h>
 
 #include "client/unicode.h"
@@ -39,7 +40,8 @@ static size_t judge_wide(struct span s, int unit, bool little)
             return 0;
         marks += c == ' ' || c == '\n' || c == 0x3000 || c == 0x3001 || c == 0x3002 || c == '.';
         common += c < 0x700 || (c >= 0x3000 && c < 0x3100);
-        known += c < 0x3100 || (c >= 0x4e00 && c <= 0x9fff) || (c >= 0xac00 && c <= 0xd7a3);
+        known += c < 0x3100 || (c >= 0x4e00 && c <= 0x9fff) || (c >= 0xac00 && c <= 0xd7a3) ||
+                 (c >= 0xff00 && c < 0xfff0);
     }
     return known * 10 >= units * 9 && (marks > 0 || units < 16) ? 1 + common : 0;
 }
@@ -147,30 +149,85 @@ static bool is_ascii_letter(uint8_t c)
     return in(c | 0x20, 'a', 'z');
 }
 
-/* One byte a character: how high bytes stand among letters tells a Latin alphabet from another. */
+/* One byte a character: each is decoded by all the tables that the system has, and judged by what comes out: letters that are common in a
+ * language, few that are strange, no symbol within a word, no capital after a small letter.  The first of equals. */
 static const char *guess_single(struct span s)
 {
-    size_t high = 0, letters = 0, upper = 0, lower = 0, windows = 0, undefined = 0;
+    static const struct {
+        const char *name, *common;
+        bool latin; /* beside ASCII letters in the same words */
+    } tables[] = {
+        { "WINDOWS-1252", "éèàáíóúñäöüßåæøçêâîôûãõœìòùëïþðý’“”–—…°§«»¿¡ÉÈÀÄÖÜØÅÁÍÓÚÞÆÇ", true },
+        { "WINDOWS-1250", "ąćęłńóśźżáčďéěíňřšťúůýžäöüőűăâîșțŁŚŻČŠŽ„”’–…", true },
+        { "ISO-8859-2", "ąćęłńóśźżáčďéěíňřšťúůýžäöüőűăâîŁŚŻČŠŽ", true },
+        { "WINDOWS-1254", "çğıöşüÇĞİÖŞÜâî’“”–", true },
+        { "WINDOWS-1251", "оеаинтсрвлкмпіяуы«»—’", false },
+        { "KOI8-R", "оеаинтсрвлкмпяуы", false },
+        { "WINDOWS-1253", "αοιετσνηυρπκςλμάίόέή«»’", false },
+        { "WINDOWS-1255", "יוהלאמרבתשנדחקםןפעגזטסצךףץכ", false },
+        { "WINDOWS-1256", "اليمنتروبةعدسفهك،", false },
+        { "TIS-620", "านรกอเมยลวงดทสตะ่้ัีิ", false },
+    };
+    size_t high = 0, windows = 0, letters = 0, beside = 0;
+    const char *best_name = NULL;
+    long best = 0;
 
     for (size_t i = 0; i < s.size; i++) {
-        uint8_t c = s.data[i];
-
-        letters += is_ascii_letter(c);
-        if (c < 0x80)
-            continue;
-        high++;
-        windows += c < 0xa0;
-        undefined += c == 0x81 || c == 0x8d || c == 0x8f || c == 0x90 || c == 0x9d;
-        upper += in(c, 0xc0, 0xdf);
-        lower += c >= 0xe0;
+        high += s.data[i] >= 0x80;
+        windows += in(s.data[i], 0x80, 0x9f);
+        letters += s.data[i] >= 0xc0;
+        beside += s.data[i] >= 0xc0 && ((i && is_ascii_letter(s.data[i - 1])) || (i + 1 < s.size && is_ascii_letter(s.data[i + 1])));
     }
-    if (high == 0)
+    for (size_t t = 0; t < sizeof tables / sizeof *tables; t++) {
+        uint32_t table[256] = { 0 }, before = ' ';
+        iconv_t convert = iconv_open("UTF-8", tables[t].name);
+        long score = 0;
+
+        if (convert == (iconv_t)-1)
+            continue;
+        if (tables[t].latin != (beside * 2 >= letters)) {
+            iconv_close(convert);
+            continue;
+        }
+        for (int i = 0; i < 256; i++) {
+            char in_byte = (char)i, out[8], *from = &in_byte, *to = out;
+            size_t in_size = 1, out_size = sizeof out;
+
+            if (iconv(convert, &from, &in_size, &to, &out_size) == 0)
+                unicode_read((uint8_t *)out, (size_t)(to - out), &table[i], NULL);
+            iconv(convert, NULL, NULL, NULL, NULL);
+        }
+        iconv_close(convert);
+        for (size_t i = 0; i < s.size; i++) {
+            uint32_t c = table[s.data[i]], after = i + 1 < s.size ? table[s.data[i + 1]] : ' ';
+            uint8_t bytes[4];
+            size_t n;
+
+            if (s.data[i] < 0x80) {
+                before = c;
+                continue;
+            }
+            n = unicode_write(c, bytes);
+            if (c < 0xa0) /* nothing, or a control */
+                score -= 10;
+            else if (memmem(tables[t].common, strlen(tables[t].common), bytes, n))
+                score += 3;
+            else if (unicode_is_letter(c))
+                score += 1;
+            else if (unicode_is_letter(before) && unicode_is_letter(after) && c != 0x2019)
+                score -= 3;
+            if (unicode_is_upper(c) && unicode_is_lower(before))
+                score -= 3;
+            before = c;
+        }
+        if (score > best) {
+            best = score;
+            best_name = tables[t].name;
+        }
+    }
+    if (!best_name || best < (long)high)
         return NULL;
-    if (high > letters && upper + lower > high * 3 / 4)
-        return upper > lower ? "KOI8-R" : "WINDOWS-1251";
-    if (undefined)
-        return NULL;
-    return windows ? "WINDOWS-1252" : "ISO-8859-1";
+    return best_name == tables[0].name && windows == 0 ? "ISO-8859-1" : best_name;
 }
 
 bool encoding_has_controls(struct span text)
