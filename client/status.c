@@ -253,16 +253,18 @@ static void print_queue(const Moothall__QueueStatus *q)
 
         if (!strncmp(c->name, "run-", 4)) /* a run's own: its output says it */
             continue;
-        printf("queue %s, consumer %s%s%s: at %" PRIu64, q->name, c->name, *c->batch ? " of batch " : "", c->batch, c->position);
-        if (!*c->batch)
-            printf(" of %" PRIu64 " results", q->entries + 1); /* entries are numbered from 1, the place is the next one */
+        if (*c->batch) /* a number of a result, or a place in the batch: its order says which */
+            printf("queue %s, consumer %s of batch %s: at %" PRIu64, q->name, c->name, c->batch, c->position);
+        else /* the next one's number, from 1 */
+            printf("queue %s, consumer %s: has %" PRIu64 " of %" PRIu64 " results", q->name, c->name,
+                   c->position ? c->position - 1 : 0, q->entries);
         printf(", moved %s\n", when_write(text, c->moved_ms));
     }
 }
 
 static void print_status(const Moothall__Status *s)
 {
-    printf("%-28s %8s %8s %8s %8s %8s %8s %8s\n", "", "ready", "leased", "delayed", "done", "failed", "lost",
+    printf("%-28s %8s %8s %8s %8s %8s %8s %8s\n", "", "ready", "leased", "delayed", "done", "failed", "not done",
            "total");
     if (s->batch_total)
         print_counts("this batch", s->counts, s->batch_total);

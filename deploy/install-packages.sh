@@ -5,7 +5,7 @@ set -euo pipefail
 
 build="gcc g++ make cmake ninja-build pkg-config libzmq3-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
        libyaml-dev libsqlite3-dev libjansson-dev libpcre2-dev libutf8proc-dev libsodium-dev uthash-dev"
-test="libcmocka-dev python3 python3-venv python3-numpy python3-zmq python3-protobuf sqlite3 iproute2 procps util-linux"
+test="libcmocka-dev python3 python3-venv python3-numpy python3-zmq python3-protobuf sqlite3 iproute2 procps util-linux groff-base"
 fuzz="clang libclang-rt-14-dev"
 
 case "${1:-build}" in
