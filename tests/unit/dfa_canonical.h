@@ -8,7 +8,8 @@
 
 #include "worker/model/dfa.h"
 
-/* Every state but 0 is reached, in the order of a breadth-first walk by byte, and leads to an accepting one. */
+/* Every state but 0 is reached, in the order of a breadth-first walk by byte, and leads to an accepting one.
+ */
 static inline bool dfa_is_trimmed(const struct dfa *dfa)
 {
     uint32_t met = dfa->start;
@@ -58,7 +59,8 @@ static inline bool dfa_classes_are_least(const struct dfa *dfa)
         for (uint32_t d = 0; d < c; d++) {
             uint32_t s = 0;
 
-            while (s < dfa->count && dfa->next[(size_t)s * dfa->classes + c] == dfa->next[(size_t)s * dfa->classes + d])
+            while (s < dfa->count &&
+                   dfa->next[(size_t)s * dfa->classes + c] == dfa->next[(size_t)s * dfa->classes + d])
                 s++;
             if (s == dfa->count)
                 return false;
@@ -84,8 +86,8 @@ static inline bool dfa_is_minimal(const struct dfa *dfa)
 
                 if (part[t] != part[s])
                     continue;
-                while (c < dfa->classes &&
-                       part[dfa->next[(size_t)s * dfa->classes + c]] == part[dfa->next[(size_t)t * dfa->classes + c]])
+                while (c < dfa->classes && part[dfa->next[(size_t)s * dfa->classes + c]] ==
+                                               part[dfa->next[(size_t)t * dfa->classes + c]])
                     c++;
                 if (c == dfa->classes)
                     break;

@@ -1,5 +1,5 @@
-/* Formats against the cases of the JSON Schema test suite (draft 2020-12, optional/format), and against their standards where
- * the suite is silent. */
+/* Formats against the cases of the JSON Schema test suite (draft 2020-12, optional/format), and against their
+ * standards where the suite is silent. */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -320,7 +320,8 @@ static void test_every_day_of_ten_thousand_years(void **state)
     dfa_free(dfa);
 }
 
-/* Every minute with every offset: second 60 only where UTC has 23:59, and only with offsets of whole quarters of an hour. */
+/* Every minute with every offset: second 60 only where UTC has 23:59, and only with offsets of whole quarters
+ * of an hour. */
 static void test_leap_seconds_are_at_the_end_of_the_day_in_utc(void **state)
 {
     struct dfa *dfa = format("time");
@@ -332,7 +333,8 @@ static void test_leap_seconds_are_at_the_end_of_the_day_in_utc(void **state)
         for (int offset = -(24 * 60 - 1); offset < 24 * 60; offset += 1 + (shown % 7)) {
             int away = abs(offset), utc = (shown - offset + 2 * 24 * 60) % (24 * 60);
 
-            snprintf(text, sizeof text, "%02d:%02d:60%c%02d:%02d", shown / 60, shown % 60, offset < 0 ? '-' : '+', away / 60, away % 60);
+            snprintf(text, sizeof text, "%02d:%02d:60%c%02d:%02d", shown / 60, shown % 60,
+                     offset < 0 ? '-' : '+', away / 60, away % 60);
             CHECK(matches(dfa, text) == (utc == 23 * 60 + 59 && away % 15 == 0));
             text[6] = '5';
             CHECK(matches(dfa, text));
@@ -346,9 +348,11 @@ static void test_an_unknown_format_names_the_nearest(void **state)
     struct err err;
 
     (void)state;
-    CHECK(!dfa_format(&dfa, "datetime", &err) && err.code == ERR_NOT_FOUND && strstr(err.text, "did you mean `date-time`"));
+    CHECK(!dfa_format(&dfa, "datetime", &err) && err.code == ERR_NOT_FOUND &&
+          strstr(err.text, "did you mean `date-time`"));
     CHECK(!dfa_format(&dfa, "Email", &err) && strstr(err.text, "did you mean `email`"));
-    CHECK(!dfa_format(&dfa, "hostname", &err) && err.code == ERR_NOT_FOUND && strstr(err.text, "known are date, date-time"));
+    CHECK(!dfa_format(&dfa, "hostname", &err) && err.code == ERR_NOT_FOUND &&
+          strstr(err.text, "known are date, date-time"));
     CHECK(!dfa_format(&dfa, "", &err) && err.code == ERR_NOT_FOUND);
 }
 
@@ -358,7 +362,8 @@ static void test_formats_are_small(void **state)
     static const struct {
         const char *name;
         uint32_t states;
-    } list[] = { { "date", 60 }, { "date-time", 1000 }, { "time", 1000 }, { "email", 300 }, { "uuid", 50 }, { "uri", 300 } };
+    } list[] = { { "date", 60 },   { "date-time", 1000 }, { "time", 1000 },
+                 { "email", 300 }, { "uuid", 50 },        { "uri", 300 } };
 
     (void)state;
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
@@ -366,7 +371,8 @@ static void test_formats_are_small(void **state)
 
         CHECK(dfa->count <= list[i].states && dfa_is_canonical(dfa));
         /* All of them are ASCII without controls. */
-        CHECK(dfa_pattern(&ascii, span_text("[ -~]*"), false, NULL) && dfa_subtract(&rest, dfa, ascii, NULL) && dfa_is_empty(rest));
+        CHECK(dfa_pattern(&ascii, span_text("[ -~]*"), false, NULL) &&
+              dfa_subtract(&rest, dfa, ascii, NULL) && dfa_is_empty(rest));
         dfa_free(dfa);
         dfa_free(ascii);
         dfa_free(rest);

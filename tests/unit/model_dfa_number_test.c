@@ -24,7 +24,8 @@ static struct dfa *number(const char *low, bool low_open, const char *high, bool
     return dfa;
 }
 
-static struct dfa *integer(const char *low, bool low_open, const char *high, bool high_open, uint32_t multiple)
+static struct dfa *integer(const char *low, bool low_open, const char *high, bool high_open,
+                           uint32_t multiple)
 {
     const struct dfa_range range = { .low = low, .high = high, .low_open = low_open, .high_open = high_open };
     struct dfa *dfa = NULL;
@@ -41,15 +42,46 @@ static bool matches(const struct dfa *dfa, const char *text)
     return dfa_matches(dfa, span_text(text));
 }
 
-/* ---- the spelling ------------------------------------------------------------------------------------------------ */
+/* ---- the spelling ----------------------------------------------------------------------------------- */
 
 static void test_a_number_has_no_exponent_no_leading_zero_and_no_negative_zero(void **state)
 {
-    static const char *const right[] = { "0", "1", "-1", "10", "0.5", "-0.5", "1.50", "0.0", "0.00", "-0.01", "999999999999999999",
+    static const char *const right[] = { "0",
+                                         "1",
+                                         "-1",
+                                         "10",
+                                         "0.5",
+                                         "-0.5",
+                                         "1.50",
+                                         "0.0",
+                                         "0.00",
+                                         "-0.01",
+                                         "999999999999999999",
                                          "-999999999999999999.99999999999999999" };
-    static const char *const wrong[] = { "",    "-",    "+1",   "01",    "-01", "00",  "-0",  "-0.0", "-0.000", ".5",  "1.",
-                                         "-.5", "1e3",  "1E3",  "1.5e1", "0x1", "1,5", " 1",  "1 ",   "1.5.5",  "--1", "1-",
-                                         "1000000000000000000", "0.123456789012345678" };
+    static const char *const wrong[] = { "",
+                                         "-",
+                                         "+1",
+                                         "01",
+                                         "-01",
+                                         "00",
+                                         "-0",
+                                         "-0.0",
+                                         "-0.000",
+                                         ".5",
+                                         "1.",
+                                         "-.5",
+                                         "1e3",
+                                         "1E3",
+                                         "1.5e1",
+                                         "0x1",
+                                         "1,5",
+                                         " 1",
+                                         "1 ",
+                                         "1.5.5",
+                                         "--1",
+                                         "1-",
+                                         "1000000000000000000",
+                                         "0.123456789012345678" };
     struct dfa *dfa = number(NULL, false, NULL, false), *also;
 
     (void)state;
@@ -69,7 +101,7 @@ static void test_a_number_has_no_exponent_no_leading_zero_and_no_negative_zero(v
     dfa_free(dfa);
 }
 
-/* ---- against exact arithmetic -------------------------------------------------------------------------------------- */
+/* ---- against exact arithmetic ----------------------------------------------------------------------- */
 
 enum { SCALE_DIGITS = 17 };
 
@@ -147,7 +179,8 @@ static bool is_spelling(const char *text, bool fraction)
     size_t whole = point ? (size_t)(point - p) : strlen(p), decimals = point ? strlen(point + 1) : 0;
 
     return whole > 0 && whole <= 18 && (whole == 1 || *p != '0') && strspn(p, "0123456789") == whole &&
-           (!point || (fraction && decimals > 0 && decimals <= 17 && strspn(point + 1, "0123456789") == decimals)) &&
+           (!point ||
+            (fraction && decimals > 0 && decimals <= 17 && strspn(point + 1, "0123456789") == decimals)) &&
            !(*text == '-' && exact(text) == 0);
 }
 
@@ -155,7 +188,8 @@ static void check_range(bool fraction)
 {
     for (int round = 0; round < 1500; round++) {
         char low[48], high[48], text[64];
-        bool has_low = random_below(4) != 0, has_high = random_below(4) != 0, low_open = random_below(2), high_open = random_below(2);
+        bool has_low = random_below(4) != 0, has_high = random_below(4) != 0, low_open = random_below(2),
+             high_open = random_below(2);
         struct dfa *dfa;
 
         random_decimal(low, true);
@@ -169,9 +203,10 @@ static void check_range(bool fraction)
             strcpy(low, high);
             strcpy(high, swap);
         }
-        if (strspn(low, "-.") == strlen(low) || strspn(high, "-.") == strlen(high) || low[strlen(low) - 1] == '.' ||
-            high[strlen(high) - 1] == '.' || low[low[0] == '-'] == '.' || high[high[0] == '-'] == '.' ||
-            (strchr(low, '.') && strlen(strchr(low, '.')) > 18) || (strchr(high, '.') && strlen(strchr(high, '.')) > 18))
+        if (strspn(low, "-.") == strlen(low) || strspn(high, "-.") == strlen(high) ||
+            low[strlen(low) - 1] == '.' || high[strlen(high) - 1] == '.' || low[low[0] == '-'] == '.' ||
+            high[high[0] == '-'] == '.' || (strchr(low, '.') && strlen(strchr(low, '.')) > 18) ||
+            (strchr(high, '.') && strlen(strchr(high, '.')) > 18))
             continue; /* what near_decimal made is no number, or finer than the arithmetic here */
         dfa = fraction ? number(has_low ? low : NULL, low_open, has_high ? high : NULL, high_open)
                        : integer(has_low ? low : NULL, low_open, has_high ? high : NULL, high_open, 0);
@@ -188,8 +223,8 @@ static void check_range(bool fraction)
                  (!has_low || (low_open ? exact(text) > exact(low) : exact(text) >= exact(low))) &&
                  (!has_high || (high_open ? exact(text) < exact(high) : exact(text) <= exact(high)));
             if (matches(dfa, text) != in)
-                print_message("%s in %c%s, %s%c\n", text, low_open ? '(' : '[', has_low ? low : "", has_high ? high : "",
-                              high_open ? ')' : ']');
+                print_message("%s in %c%s, %s%c\n", text, low_open ? '(' : '[', has_low ? low : "",
+                              has_high ? high : "", high_open ? ')' : ']');
             CHECK(matches(dfa, text) == in);
         }
         dfa_free(dfa);
@@ -235,7 +270,8 @@ static void test_small_integers_are_all_there(void **state)
 
 static void test_multiples_up_to_eighteen_digits(void **state)
 {
-    static const uint32_t list[] = { 2, 3, 5, 7, 10, 12, 60, 100, 144, 365, 499, 512, 997, 1000, 3600, 4096, 8000, 10000 };
+    static const uint32_t list[] = { 2,   3,   5,   7,   10,   12,   60,   100,  144,
+                                     365, 499, 512, 997, 1000, 3600, 4096, 8000, 10000 };
 
     (void)state;
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
@@ -244,7 +280,8 @@ static void test_multiples_up_to_eighteen_digits(void **state)
         char text[32];
 
         for (int n = 0; n < 2000; n++) {
-            int64_t value = ((int64_t)random_below(1u << 30) << 30 | random_below(1u << 30)) % 1000000000000000000;
+            int64_t value =
+                ((int64_t)random_below(1u << 30) << 30 | random_below(1u << 30)) % 1000000000000000000;
 
             if (n % 4 == 0)
                 value %= 100000;
@@ -263,7 +300,9 @@ static void test_multiples_up_to_eighteen_digits(void **state)
 /* The bound that the manual gives: multiples up to 4096, whatever the range, and the round ones above. */
 static void test_multiples_are_bounded(void **state)
 {
-    static const struct dfa_range ranges[] = { { 0 }, { .low = "-5.5e9", .high = "7e17" }, { .low = "5e9", .high = "5e17" } };
+    static const struct dfa_range ranges[] = { { 0 },
+                                               { .low = "-5.5e9", .high = "7e17" },
+                                               { .low = "5e9", .high = "5e17" } };
     struct dfa *dfa;
     struct err err;
 
@@ -276,7 +315,7 @@ static void test_multiples_are_bounded(void **state)
     CHECK(!dfa_integer(&dfa, &ranges[0], DFA_MULTIPLE_MAX + 1, &err) && err.code == ERR_LIMIT);
 }
 
-/* ---- bounds as they are written --------------------------------------------------------------------------------------- */
+/* ---- bounds as they are written --------------------------------------------------------------------- */
 
 static void test_bounds_may_be_long_or_have_exponents(void **state)
 {
@@ -297,7 +336,8 @@ static void test_bounds_may_be_long_or_have_exponents(void **state)
         { NULL, "1e-1000000000", "0", "0.00000000000000001" },
         { "1e-1000000000", NULL, "0.00000000000000001", "0" },
         { "-1e-30", "1e-30", "0", "0.00000000000000001" },
-        { "0.1000000000000000055511151231257827", NULL, "0.10000000000000001", "0.1" }, /* the double nearest to 0.1 */
+        { "0.1000000000000000055511151231257827", NULL, "0.10000000000000001",
+          "0.1" }, /* the double nearest to 0.1 */
         { NULL, "0.1000000000000000055511151231257827", "0.10000000000000000", "0.10000000000000001" },
         { "9007199254740993", "9007199254740993", "9007199254740993", "9007199254740992" }, /* 2^53 + 1 */
         { "0010", "0020", "15", "9" },
@@ -319,8 +359,9 @@ static void test_a_range_that_holds_nothing_is_empty(void **state)
     static const struct {
         const char *low, *high;
         bool open;
-    } list[] = { { "2", "1", false }, { "1", "1", true },     { "0.1", "0.9", false }, { "1e18", NULL, false }, { NULL, "-1e18", false },
-                 { "0", "0", true },  { "-0.9", "-0.1", false }, { "1e-18", "2e-18", false } };
+    } list[] = { { "2", "1", false },       { "1", "1", true },         { "0.1", "0.9", false },
+                 { "1e18", NULL, false },   { NULL, "-1e18", false },   { "0", "0", true },
+                 { "-0.9", "-0.1", false }, { "1e-18", "2e-18", false } };
 
     (void)state;
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
@@ -333,7 +374,8 @@ static void test_a_range_that_holds_nothing_is_empty(void **state)
 
 static void test_what_is_no_number_is_refused_as_a_bound(void **state)
 {
-    static const char *const wrong[] = { "", "-", "abc", "1e", "1e+", "1.", ".5", "1.5.5", "0x10", "1 ", " 1", "--1", "+1", "NaN", "Infinity" };
+    static const char *const wrong[] = { "",     "-",  "abc", "1e",  "1e+", "1.",  ".5",      "1.5.5",
+                                         "0x10", "1 ", " 1",  "--1", "+1",  "NaN", "Infinity" };
     char *text = malloc(5001);
     struct dfa *dfa;
     struct err err;

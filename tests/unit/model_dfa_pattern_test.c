@@ -1,5 +1,5 @@
-/* Patterns against PCRE2 on random ones, against utf8proc for properties, and against the cases of the JSON Schema
- * test suite (draft 2020-12: pattern, optional/ecmascript-regex, optional/non-bmp-regex). */
+/* Patterns against PCRE2 on random ones, against utf8proc for properties, and against the cases of the JSON
+ * Schema test suite (draft 2020-12: pattern, optional/ecmascript-regex, optional/non-bmp-regex). */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,7 +47,8 @@ static void check_examples(const struct example *example, size_t count)
         struct dfa *search = pattern(example[i].pattern, true), *whole = pattern(example[i].pattern, false);
 
         CHECK(dfa_is_canonical(search) && dfa_is_canonical(whole));
-        if (matches(search, example[i].text) != example[i].search || matches(whole, example[i].text) != example[i].whole)
+        if (matches(search, example[i].text) != example[i].search ||
+            matches(whole, example[i].text) != example[i].whole)
             print_message("%s on %s\n", example[i].pattern, example[i].text);
         CHECK(matches(search, example[i].text) == example[i].search);
         CHECK(matches(whole, example[i].text) == example[i].whole);
@@ -58,7 +59,7 @@ static void check_examples(const struct example *example, size_t count)
 
 #define CHECK_EXAMPLES(list) check_examples(list, sizeof list / sizeof list[0])
 
-/* ---- what the suite says ---------------------------------------------------------------------------------------- */
+/* ---- what the suite says ---------------------------------------------------------------------------- */
 
 #define WINTER_1 "Les hivers de mon enfance \xc3\xa9taient des saisons longues, l'"
 #define WINTER_2 "cole, l'"
@@ -103,7 +104,10 @@ static void test_patterns_mean_what_the_suite_says(void **state)
         { "^\\S$", "\xe2\x80\x93", true, true },
         { "\\p{Letter}cole", WINTER_1 "e" WINTER_2 "e" WINTER_3, true, false },
         { "\\p{Letter}cole", WINTER_1 "\xc3\xa9" WINTER_2 "\xc3\xa9" WINTER_3, true, false },
-        { "\\p{Letter}cole", "L'\xc3\x89" "COLE", false, false },
+        { "\\p{Letter}cole",
+          "L'\xc3\x89"
+          "COLE",
+          false, false },
         { "\\wcole", WINTER_1 "e" WINTER_2 "e" WINTER_3, true, false },
         { "\\wcole", WINTER_1 "\xc3\xa9" WINTER_2 "\xc3\xa9" WINTER_3, false, false },
         { "[a-z]cole", WINTER_1 "\xc3\xa9" WINTER_2 "\xc3\xa9" WINTER_3, false, false },
@@ -124,7 +128,7 @@ static void test_patterns_mean_what_the_suite_says(void **state)
     CHECK_EXAMPLES(list);
 }
 
-/* ---- the standard's corners ---------------------------------------------------------------------------------------- */
+/* ---- the standard's corners ------------------------------------------------------------------------- */
 
 static void test_the_corners_of_the_syntax(void **state)
 {
@@ -168,10 +172,28 @@ static void test_the_corners_of_the_syntax(void **state)
         { "^[[]$", "[", true, true },
         { "^[^a^]$", "^", false, false },
         { "^\\P{L}\\p{Lu}$", "1A", true, true },
-        { "^[\\p{Lu}\\p{Nd}]+$", "\xc3\x89" "1", true, true },
+        { "^[\\p{Lu}\\p{Nd}]+$",
+          "\xc3\x89"
+          "1",
+          true, true },
         { "^[^\\P{Lu}]$", "\xc3\x89", true, true },
         { "^\\p{General_Category=Uppercase_Letter}\\p{gc=Ll}$", "Aa", true, true },
-        { "^\\p{Any}\\p{ASCII}\\p{Assigned}\\p{ASCII_Hex_Digit}$", "\xc3\xa9" "a1f", true, true },
+        { "^\\p{Any}\\p{ASCII}\\p{Assigned}\\p{ASCII_Hex_Digit}$",
+          "\xc3\xa9"
+          "a1f",
+          true, true },
+        { "^\\p{Script=Greek}\\p{sc=Grek}$", "\xce\xa9\xcf\x89", true, true },
+        { "^\\p{Script=Greek}$", "a", false, false },
+        { "^\\p{Script=Han}+$", "\xe6\xbc\xa2\xe5\xad\x97", true, true },
+        { "^\\p{Script=Katakana}$", "\xe3\x83\xbc", false, false }, /* the long mark is Common, */
+        { "^\\p{scx=Katakana}$", "\xe3\x83\xbc", true, true },      /* and used in Katakana */
+        { "^\\P{Script=Latin}$", "\xf0\x9f\x90\xb2", true, true },
+        { "^\\p{Emoji_Presentation}$", "\xf0\x9f\x90\xb2", true, true },
+        { "^\\p{Emoji_Presentation}$", "1", false, false },
+        { "^\\p{Uppercase}\\p{Lower}\\p{White_Space}\\p{Alphabetic}$", "Aa\xe3\x80\x80\xe2\x85\xa0", true,
+          true },
+        { "^\\p{ID_Start}\\p{ID_Continue}*$", "x\xcc\x81_1", true, true },
+        { "^\\p{L}\\p{L}[\\p{L}\\P{L}]$", "abc", true, true },
         /* braces that are not a quantifier are themselves */
         { "^{a}$", "{a}", true, true },
         { "^a{,2}$", "a{,2}", true, true },
@@ -214,7 +236,10 @@ static void test_the_corners_of_the_syntax(void **state)
         { "\\bcat\\b", "cat", true, true },
         { "\\Bcat\\B", "concats", true, false },
         { "\\Bcat\\B", "cat", false, false },
-        { "\\bcat\\b", "\xc3\xa9" "cat\xc3\xa9", true, false }, /* word characters are ASCII */
+        { "\\bcat\\b",
+          "\xc3\xa9"
+          "cat\xc3\xa9",
+          true, false }, /* word characters are ASCII */
         { "^\\b", "", false, false },
         { "^\\B$", "", true, true },
         { "a\\b\\b.", "a-", true, true },
@@ -262,8 +287,14 @@ static void test_what_is_not_supported_is_refused_by_name(void **state)
         { "[\\1]", "octal" },
         { "[\\B]", "\\B cannot stand" },
         { "\\\xc3\xa9", "needs no backslash" },
-        { "\\p{Klingon}", "byte 0: \\p{Klingon} is not supported" },
-        { "\\p{L=Lu}", "\\p{L=Lu} is not supported" },
+        { "\\p{Klingon}", "byte 0: \\p{Klingon} is not known here" },
+        { "\\p{L=Lu}", "\\p{L=Lu} is not known here" },
+        { "\\p{Greek}", "is not known here" }, /* a script needs Script= */
+        { "\\p{lu}", "is not known here" },
+        { "\\p{Script=Nowhere}", "is not known here" },
+        { "\\p{Script=Zzzz}", "is not known here" },
+        { "\\p{Script=}", "is not known here" },
+        { "\\p{=L}", "is not known here" },
         { "\\pL", "expected \\p{Name}" },
         { "\\p{", "expected \\p{Name}" },
         { "\\p{}", "expected \\p{Name}" },
@@ -298,28 +329,43 @@ static void test_what_is_not_supported_is_refused_by_name(void **state)
             print_message("%s: %s\n", list[i].pattern, ok ? "taken" : err.text);
         CHECK(!ok && err.code == ERR_INPUT && strstr(err.text, list[i].words));
     }
+    /* 17 different properties are one too many, 16 many times are not. */
+    CHECK(!dfa_pattern(
+              &dfa,
+              span_text("\\p{Lu}\\p{Ll}\\p{Lt}\\p{Lm}\\p{Lo}\\p{Mn}\\p{Mc}\\p{Me}\\p{Nd}\\p{Nl}\\p{No}\\p{Pc}"
+                        "\\p{Pd}\\p{Ps}\\p{Pe}\\p{Pi}\\p{Pf}"),
+              false, &err) &&
+          err.code == ERR_LIMIT && strstr(err.text, "byte 96: more than 16 different"));
+    for (int i = 0; i < 1000 / 8; i++)
+        memcpy(much + 8 * (size_t)i, "[\\p{L}]", 8);
+    CHECK(dfa_pattern(&dfa, span_of(much, 1000), false, &err));
+    dfa_free(dfa);
     memset(deep, '(', DFA_DEPTH_MAX);
     memset(deep + DFA_DEPTH_MAX, ')', DFA_DEPTH_MAX);
     CHECK(dfa_pattern(&dfa, span_text(deep), true, &err));
     dfa_free(dfa);
     memset(deep, '(', DFA_DEPTH_MAX + 1);
     memset(deep + DFA_DEPTH_MAX + 1, ')', DFA_DEPTH_MAX + 1);
-    CHECK(!dfa_pattern(&dfa, span_text(deep), true, &err) && err.code == ERR_LIMIT && strstr(err.text, "64 deep"));
+    CHECK(!dfa_pattern(&dfa, span_text(deep), true, &err) && err.code == ERR_LIMIT &&
+          strstr(err.text, "64 deep"));
     memset(much, 'a', DFA_PATTERN_MAX + 1);
-    CHECK(dfa_pattern(&dfa, span_of(much, DFA_PATTERN_MAX), false, &err) && dfa->count == DFA_PATTERN_MAX + 2);
+    CHECK(dfa_pattern(&dfa, span_of(much, DFA_PATTERN_MAX), false, &err) &&
+          dfa->count == DFA_PATTERN_MAX + 2);
     dfa_free(dfa);
     CHECK(!dfa_pattern(&dfa, span_of(much, DFA_PATTERN_MAX + 1), false, &err) && err.code == ERR_LIMIT);
     free(much);
 }
 
-/* ---- against PCRE2 ------------------------------------------------------------------------------------------------- */
+/* ---- against PCRE2 ---------------------------------------------------------------------------------- */
 
 static void random_pattern(char *out, size_t room, int depth)
 {
-    static const char *const atoms[] = { "a",    "b",    "1",    "_",   "-",     "\xc3\xa9", "[ab]", "[^a]", "[a-c1]", "\\d",
-                                         "\\w",  "\\W",  "\\D",  ".",   "^",     "$",        "\\b",  "\\B",  "[^\\w]", "[\\d_]",
-                                         "\\x61", "[^b-z]" };
-    static const char *const quantifiers[] = { "", "", "", "", "*", "+", "?", "{2}", "{0,2}", "{1,}", "*?", "+?", "??", "{1,2}?" };
+    static const char *const atoms[] = { "a",      "b",      "1",      "_",     "-",   "\xc3\xa9",
+                                         "[ab]",   "[^a]",   "[a-c1]", "\\d",   "\\w", "\\W",
+                                         "\\D",    ".",      "^",      "$",     "\\b", "\\B",
+                                         "[^\\w]", "[\\d_]", "\\x61",  "[^b-z]" };
+    static const char *const quantifiers[] = { "",    "",      "",     "",   "*",  "+",  "?",
+                                               "{2}", "{0,2}", "{1,}", "*?", "+?", "??", "{1,2}?" };
     uint32_t parts = 1 + random_below(4);
 
     out[0] = '\0';
@@ -336,7 +382,8 @@ static void random_pattern(char *out, size_t room, int depth)
             snprintf(part, sizeof part, "%s%s)", random_below(2) ? "(" : "(?:", inner);
         } else {
             snprintf(part, sizeof part, "%s", atoms[random_below(sizeof atoms / sizeof atoms[0])]);
-            assertion = strcmp(part, "^") == 0 || strcmp(part, "$") == 0 || strcmp(part, "\\b") == 0 || strcmp(part, "\\B") == 0;
+            assertion = strcmp(part, "^") == 0 || strcmp(part, "$") == 0 || strcmp(part, "\\b") == 0 ||
+                        strcmp(part, "\\B") == 0;
         }
         if (strlen(out) + strlen(part) + 12 > room)
             break;
@@ -404,7 +451,7 @@ static void test_random_patterns_agree_with_pcre2(void **state)
     CHECK(compared > 60000 && matched > compared / 10 && matched < compared * 9 / 10);
 }
 
-/* ---- against utf8proc ------------------------------------------------------------------------------------------------ */
+/* ---- against utf8proc ------------------------------------------------------------------------------- */
 
 static void test_categories_hold_for_every_code_point(void **state)
 {
@@ -423,25 +470,39 @@ static void test_categories_hold_for_every_code_point(void **state)
 
         for (uint32_t c = 0; c < 0x110000; c++) {
             uint8_t bytes[4];
-            size_t size = c >= 0xd800 && c < 0xe000 ? 0 : (size_t)utf8proc_encode_char((utf8proc_int32_t)c, bytes);
+            size_t size =
+                c >= 0xd800 && c < 0xe000 ? 0 : (size_t)utf8proc_encode_char((utf8proc_int32_t)c, bytes);
 
             if (size > 0 && dfa_matches(dfa, span_of(bytes, size)) !=
-                                ((strncmp(utf8proc_category_string((utf8proc_int32_t)c), category, strlen(category)) == 0) != negative))
+                                ((strncmp(utf8proc_category_string((utf8proc_int32_t)c), category,
+                                          strlen(category)) == 0) != negative))
                 fail_msg("%s and U+%04X", list[i].pattern, c);
         }
         dfa_free(dfa);
     }
 }
 
-/* ---- one language, one automaton ------------------------------------------------------------------------------------ */
+/* ---- one language, one automaton -------------------------------------------------------------------- */
 
 static void test_equal_patterns_are_equal_automata(void **state)
 {
     static const char *const same[][2] = {
-        { "a+", "aa*" },           { "(a|b)*", "[ab]*" },       { "a{2,4}", "aa(a(a)?)?" },   { "(a*)*", "a*" },
-        { "[\\s\\S]", "[^]" },     { "\\d", "[0-9]" },          { "\\W", "[^A-Za-z0-9_]" },   { ".*", "(.+)?" },
-        { "^a$", "a$" },           { "\\b[a-z]", "[a-z]" },     { "[^\\ud800-\\udfff]", "[^]" }, { "a??", "a?" },
-        { "(ab|ac)", "a[bc]" },    { "(?:(a|aa)*){50}", "a*" }, { "$", "" },                  { "\\p{Nd}\\b", "[0-9]" },
+        { "a+", "aa*" },
+        { "(a|b)*", "[ab]*" },
+        { "a{2,4}", "aa(a(a)?)?" },
+        { "(a*)*", "a*" },
+        { "[\\s\\S]", "[^]" },
+        { "\\d", "[0-9]" },
+        { "\\W", "[^A-Za-z0-9_]" },
+        { ".*", "(.+)?" },
+        { "^a$", "a$" },
+        { "\\b[a-z]", "[a-z]" },
+        { "[^\\ud800-\\udfff]", "[^]" },
+        { "a??", "a?" },
+        { "(ab|ac)", "a[bc]" },
+        { "(?:(a|aa)*){50}", "a*" },
+        { "$", "" },
+        { "\\p{Nd}\\b", "[0-9]" },
         { "[\\0-\\ud7ff\\ue000-\\u{10ffff}]", "[^]" },
     };
 

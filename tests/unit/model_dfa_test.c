@@ -26,7 +26,7 @@ static double seconds(void)
 {
     struct timespec t;
 
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); /* others may keep the machine busy */
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
@@ -59,7 +59,7 @@ static bool matches(const struct dfa *dfa, const char *text)
     return dfa_matches(dfa, span_text(text));
 }
 
-/* ---- operations --------------------------------------------------------------------------------------------- */
+/* ---- operations ------------------------------------------------------------------------------------- */
 
 static const char letters[] = "ab\xc3\xa9"; /* e-acute comes in halves, too */
 enum { LETTERS = 4, LONGEST = 5, ALL = 1 + 4 + 16 + 64 + 256 + 1024 };
@@ -83,9 +83,30 @@ static struct span text_number(unsigned n, uint8_t room[LONGEST])
 static struct dfa *some_language(void)
 {
     static const char *const some[] = {
-        "a*b",          "(ab|ba)*",  "[^a]*",  "a{2,3}",      ".",     ".*\xc3\xa9",  "(a|\xc3\xa9)+", "",
-        "b.b",          "(a*b){2}",  "[]",     "(aa)*",       "a?b?",  "[^b]{0,2}",   "a.*b",          "[^]*",
-        "(a|ab)(b|ba)", ".{3}",      "a+?b+?", "(?:a{2}){2}", "[^]{0,4}", "\xc3\xa9*a\xc3\xa9*", "b|aa",    "(.b)*",
+        "a*b",
+        "(ab|ba)*",
+        "[^a]*",
+        "a{2,3}",
+        ".",
+        ".*\xc3\xa9",
+        "(a|\xc3\xa9)+",
+        "",
+        "b.b",
+        "(a*b){2}",
+        "[]",
+        "(aa)*",
+        "a?b?",
+        "[^b]{0,2}",
+        "a.*b",
+        "[^]*",
+        "(a|ab)(b|ba)",
+        ".{3}",
+        "a+?b+?",
+        "(?:a{2}){2}",
+        "[^]{0,4}",
+        "\xc3\xa9*a\xc3\xa9*",
+        "b|aa",
+        "(.b)*",
     };
     struct span span[6] = { 0 };
     static uint8_t room[6][LONGEST];
@@ -112,9 +133,10 @@ static void test_operations_are_what_they_say_on_every_short_text(void **state)
         struct dfa *a = some_language(), *b = some_language(), *either, *both, *only, *joined, *again, *kept;
         uint8_t room[LONGEST];
 
-        CHECK(dfa_union(&either, a, b, NULL) && dfa_intersect(&both, a, b, NULL) && dfa_subtract(&only, a, b, NULL) &&
-              dfa_join(&joined, a, b, NULL));
-        CHECK(dfa_is_canonical(either) && dfa_is_canonical(both) && dfa_is_canonical(only) && dfa_is_canonical(joined));
+        CHECK(dfa_union(&either, a, b, NULL) && dfa_intersect(&both, a, b, NULL) &&
+              dfa_subtract(&only, a, b, NULL) && dfa_join(&joined, a, b, NULL));
+        CHECK(dfa_is_canonical(either) && dfa_is_canonical(both) && dfa_is_canonical(only) &&
+              dfa_is_canonical(joined));
         for (unsigned n = 0; n < ALL; n++) {
             struct span t = text_number(n, room);
             bool in_a = dfa_matches(a, t), in_b = dfa_matches(b, t), in_joined = false;
@@ -133,7 +155,8 @@ static void test_operations_are_what_they_say_on_every_short_text(void **state)
         CHECK(dfa_union(&again, only, both, NULL) && dfa_equal(again, a));
         dfa_free(again);
         CHECK(dfa_union(&again, b, a, NULL) && dfa_equal(again, either));
-        CHECK(dfa_equal(a, b) == (dfa_is_empty(only) && dfa_subtract(&kept, b, a, NULL) && dfa_is_empty(kept)));
+        CHECK(dfa_equal(a, b) ==
+              (dfa_is_empty(only) && dfa_subtract(&kept, b, a, NULL) && dfa_is_empty(kept)));
         if (dfa_is_empty(only))
             dfa_free(kept);
         dfa_free(again);
@@ -182,7 +205,8 @@ static void test_texts_are_a_set_and_may_hold_any_bytes(void **state)
 {
     static const char *const words[] = { "Monday", "Tuesday", "Mon", "", "day", "Monday", "Sunday" };
     static const char *const other[] = { "day", "Sunday", "Tuesday", "Monday", "Mon", "" };
-    struct dfa *a = texts(words, 7), *b = texts(other, 6), *c = pattern("((Mon|Tues|Sun)?day|Mon)?", false), *d;
+    struct dfa *a = texts(words, 7), *b = texts(other, 6), *c = pattern("((Mon|Tues|Sun)?day|Mon)?", false),
+               *d;
     uint8_t all[256];
 
     (void)state;
@@ -208,7 +232,9 @@ static void test_many_texts_share_what_they_have_in_common(void **state)
 
     (void)state;
     for (int i = 0; i < COUNT; i++)
-        span[i] = span_of(room + i * 64, (size_t)sprintf(room + i * 64, "a rather long beginning %05d and a long end too", i));
+        span[i] =
+            span_of(room + i * 64,
+                    (size_t)sprintf(room + i * 64, "a rather long beginning %05d and a long end too", i));
     CHECK(dfa_texts(&dfa, span, COUNT, NULL));
     CHECK(dfa->count < 200 && matches(dfa, "a rather long beginning 00000 and a long end too") &&
           matches(dfa, "a rather long beginning 16383 and a long end too") &&
@@ -218,12 +244,13 @@ static void test_many_texts_share_what_they_have_in_common(void **state)
     free(room);
 }
 
-/* ---- texts --------------------------------------------------------------------------------------------------- */
+/* ---- texts ------------------------------------------------------------------------------------------ */
 
 static void test_any_text_is_well_formed_utf8(void **state)
 {
-    static const uint8_t edge[] = { 0x00, 0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf,
-                                    0xe0, 0xe1, 0xec, 0xed, 0xee, 0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xff };
+    static const uint8_t edge[] = { 0x00, 0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf,
+                                    0xc0, 0xc1, 0xc2, 0xdf, 0xe0, 0xe1, 0xec, 0xed, 0xee,
+                                    0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xff };
     enum { EDGES = sizeof edge };
     struct dfa *any, *also;
     uint8_t t[5];
@@ -276,7 +303,7 @@ static void test_length_counts_code_points(void **state)
     dfa_free(also);
 }
 
-/* ---- JSON ---------------------------------------------------------------------------------------------------- */
+/* ---- JSON ------------------------------------------------------------------------------------------- */
 
 /* The one spelling. */
 static size_t literal(const uint8_t *text, size_t size, char *out)
@@ -302,9 +329,18 @@ static size_t literal(const uint8_t *text, size_t size, char *out)
 
 static void test_spell_has_one_literal_a_text(void **state)
 {
-    static const char *const some[] = { "[^]*", "[\\0-\\x1f]*", "\\\\*\"?", "[bfnrtu0-9a-f\\\\\"/]*", "[\\n\\t]a+|\\u{1f}",
-                                        "[^\"\\\\]*", "\\x7f|\xc3\xa9+", "", ".*", "\\x10|\\x01|\\x0b" };
-    static const uint8_t alphabet[] = { 0, 1, 8, 9, 10, 11, 12, 13, 16, 31, '"', '\\', '/', 'a', 'b', 'u', '0', '1', 'f', 127 };
+    static const char *const some[] = { "[^]*",
+                                        "[\\0-\\x1f]*",
+                                        "\\\\*\"?",
+                                        "[bfnrtu0-9a-f\\\\\"/]*",
+                                        "[\\n\\t]a+|\\u{1f}",
+                                        "[^\"\\\\]*",
+                                        "\\x7f|\xc3\xa9+",
+                                        "",
+                                        ".*",
+                                        "\\x10|\\x01|\\x0b" };
+    static const uint8_t alphabet[] = { 0,   1,    8,   9,   10,  11,  12,  13,  16,  31,
+                                        '"', '\\', '/', 'a', 'b', 'u', '0', '1', 'f', 127 };
 
     (void)state;
     for (size_t i = 0; i < sizeof some / sizeof some[0]; i++) {
@@ -320,7 +356,8 @@ static void test_spell_has_one_literal_a_text(void **state)
                 bytes[j] = alphabet[random_below(sizeof alphabet)];
             length = literal(bytes, size, json);
             CHECK(dfa_matches(spelt, span_of(json, length)) == dfa_matches(text, span_of(bytes, size)));
-            CHECK(!dfa_matches(spelt, span_of(json, length - 1)) && !dfa_matches(spelt, span_of(json + 1, length - 1)));
+            CHECK(!dfa_matches(spelt, span_of(json, length - 1)) &&
+                  !dfa_matches(spelt, span_of(json + 1, length - 1)));
         }
         dfa_free(text);
         dfa_free(spelt);
@@ -329,11 +366,15 @@ static void test_spell_has_one_literal_a_text(void **state)
 
 static void test_spell_takes_no_second_spelling(void **state)
 {
-    static const char *const wrong[] = { "\"\\u0041\"", "\"\\/\"",  "\"\\u001F\"", "\"\\u000a\"", "\"\\u0008\"", "\"\\u0022\"",
-                                         "\"\n\"",      "\"\\x\"",  "\"\"\"",      "\"\\\"",      "\"\\u00\"",   "\"\\u007f\"",
-                                         "\"\\ud83d\\udc32\"", "\"a",     "a\"",         "",            "\"",          "\"\\u0020\"" };
-    static const char *const right[] = { "\"A\"", "\"/\"", "\"\\u001f\"", "\"\\n\"", "\"\\b\"", "\"\\\"\"", "\"\\\\\"",
-                                         "\"\x7f\"", "\"\xf0\x9f\x90\xb2\"", "\"\"", "\" \"", "\"\\u0000\"" };
+    static const char *const wrong[] = {
+        "\"\\u0041\"", "\"\\/\"", "\"\\u001F\"", "\"\\u000a\"", "\"\\u0008\"", "\"\\u0022\"",        "\"\n\"",
+        "\"\\x\"",     "\"\"\"",  "\"\\\"",      "\"\\u00\"",   "\"\\u007f\"", "\"\\ud83d\\udc32\"", "\"a",
+        "a\"",         "",        "\"",          "\"\\u0020\""
+    };
+    static const char *const right[] = { "\"A\"",    "\"/\"",    "\"\\u001f\"",
+                                         "\"\\n\"",  "\"\\b\"",  "\"\\\"\"",
+                                         "\"\\\\\"", "\"\x7f\"", "\"\xf0\x9f\x90\xb2\"",
+                                         "\"\"",     "\" \"",    "\"\\u0000\"" };
     struct dfa *any, *spelt;
 
     (void)state;
@@ -346,14 +387,30 @@ static void test_spell_takes_no_second_spelling(void **state)
     dfa_free(spelt);
 }
 
-/* ---- bounds ---------------------------------------------------------------------------------------------------- */
+/* ---- bounds ----------------------------------------------------------------------------------------- */
 
 static void test_what_is_too_large_is_refused_soon(void **state)
 {
     static const char *const hostile[] = {
-        ".*a.{20}b.{20}", "((((a{1,100}){1,100}){1,100}))", "(a|b)*a[ab]{30}",    "x{70000}",  "[^]{9000}",
-        "((a{0,200}){0,200}b){0,200}", "(.*a){1,200}.{0,300}", "\\p{L}{1,300}", "(?:.{0,40}a){40}", ".{1,2000}x.{1,2000}y.{1,2000}",
-        "(?:a?){3000}a{3000}", "^(\\w+\\s?)*a{500}(a|b)*a[ab]{25}$", "((){1000}){1000}", "a{1048577}", "(\\b|a){2000}(\\B|b){2000}",
+        ".*a.{20}b.{20}",
+        "((((a{1,100}){1,100}){1,100}))",
+        "(a|b)*a[ab]{30}",
+        "x{70000}",
+        "[^]{9000}",
+        "((a{0,200}){0,200}b){0,200}",
+        "(.*a){1,200}.{0,300}",
+        "\\p{L}{1,300}",
+        "(?:.{0,40}a){40}",
+        ".{1,2000}x.{1,2000}y.{1,2000}",
+        "(?:a?){3000}a{3000}",
+        "^(\\w+\\s?)*a{500}(a|b)*a[ab]{25}$",
+        "((){1000}){1000}",
+        "\\p{sc=Grek}\\p{sc=Latn}\\p{sc=Hani}\\p{sc=Cyrl}\\p{sc=Arab}\\p{sc=Hebr}\\p{scx=Grek}\\p{scx=Latn}"
+        "\\p{scx=Hani}",
+        "[^a][^b][^c][^d][^e][^f][^g][^h][^i][^j][^k]{1,99}([^l]|[^m][^n]|[^o][^p][^q]){1,99}[^r]",
+
+        "a{1048577}",
+        "(\\b|a){2000}(\\B|b){2000}",
     };
     struct dfa *a, *b, *c;
     struct err err;
@@ -403,11 +460,37 @@ static void test_long_texts_are_bounded(void **state)
 
     (void)state;
     memset(room, 'a', DFA_LENGTH_MAX + 1);
-    CHECK(dfa_texts(&dfa, &(struct span){ (uint8_t *)room, DFA_STATES_MAX - 2 }, 1, &err) && dfa->count == DFA_STATES_MAX);
+    CHECK(dfa_texts(&dfa, &(struct span){ (uint8_t *)room, DFA_STATES_MAX - 2 }, 1, &err) &&
+          dfa->count == DFA_STATES_MAX);
     dfa_free(dfa);
-    CHECK(!dfa_texts(&dfa, &(struct span){ (uint8_t *)room, DFA_STATES_MAX - 1 }, 1, &err) && err.code == ERR_LIMIT);
-    CHECK(!dfa_texts(&dfa, &(struct span){ (uint8_t *)room, DFA_LENGTH_MAX + 1 }, 1, &err) && err.code == ERR_LIMIT);
+    CHECK(!dfa_texts(&dfa, &(struct span){ (uint8_t *)room, DFA_STATES_MAX - 1 }, 1, &err) &&
+          err.code == ERR_LIMIT);
+    CHECK(!dfa_texts(&dfa, &(struct span){ (uint8_t *)room, DFA_LENGTH_MAX + 1 }, 1, &err) &&
+          err.code == ERR_LIMIT);
     free(room);
+}
+
+/* Who makes many must be able to tell what they cost, and the same input must always cost the same. */
+static void test_steps_count_the_work(void **state)
+{
+    uint64_t before = dfa_steps(), cheap, dear;
+    struct dfa *dfa;
+    double begin;
+
+    (void)state;
+    dfa = pattern("abc", true);
+    dfa_free(dfa);
+    cheap = dfa_steps() - before;
+    before = dfa_steps();
+    dfa = pattern("abc", true);
+    dfa_free(dfa);
+    CHECK(cheap > 0 && dfa_steps() - before == cheap);
+    before = dfa_steps();
+    begin = seconds();
+    CHECK(!dfa_pattern(&dfa, span_text("(a|b)*a[ab]{30}"), true, NULL));
+    dear = dfa_steps() - before;
+    CHECK(dear > 1000 * cheap);
+    CHECK(seconds() - begin < 20.0 * SLOWER * (double)dear / DFA_STEPS_SECOND);
 }
 
 int main(void)
@@ -423,6 +506,7 @@ int main(void)
         cmocka_unit_test(test_spell_takes_no_second_spelling),
         cmocka_unit_test(test_what_is_too_large_is_refused_soon),
         cmocka_unit_test(test_long_texts_are_bounded),
+        cmocka_unit_test(test_steps_count_the_work),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

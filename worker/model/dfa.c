@@ -31,7 +31,28 @@ bool dfa_equal(const struct dfa *a, const struct dfa *b)
            memcmp(a->next, b->next, (size_t)a->count * a->classes * sizeof a->next[0]) == 0;
 }
 
-/* ---- growing ------------------------------------------------------------------------------------------- */
+/* ---- steps ------------------------------------------------------------------------------------------ */
+
+static _Thread_local uint64_t all_steps;
+
+uint64_t dfa_steps(void)
+{
+    return all_steps;
+}
+
+void dfa_count_steps(uint64_t steps)
+{
+    all_steps += steps;
+}
+
+bool dfa_spend(uint64_t *work, uint64_t steps, struct err *err)
+{
+    *work += steps;
+    all_steps += steps;
+    return *work <= DFA_WORK_MAX || dfa_too_large(err);
+}
+
+/* ---- growing ---------------------------------------------------------------------------------------- */
 
 bool dfa_no_memory(struct err *err)
 {
@@ -89,11 +110,13 @@ static bool words_rehash(struct dfa_words *words)
     return true;
 }
 
-bool dfa_words_intern(struct dfa_words *words, const uint32_t *word, size_t size, uint32_t *id, struct err *err)
+bool dfa_words_intern(struct dfa_words *words, const uint32_t *word, size_t size, uint32_t *id,
+                      struct err *err)
 {
     uint64_t h = size;
     size_t at;
 
+    all_steps += size + 4;
     if (words->count * 2 >= words->slots && !words_rehash(words))
         return dfa_no_memory(err);
     for (size_t i = 0; i < size; i++)
@@ -109,7 +132,8 @@ bool dfa_words_intern(struct dfa_words *words, const uint32_t *word, size_t size
     }
     if (words->count >= DFA_RAW_STATES_MAX || words->pool_size + size > DFA_POOL_MAX)
         return dfa_too_large(err);
-    if (!dfa_grow((void **)&words->pool, &words->pool_capacity, words->pool_size + size + 1, sizeof *words->pool) ||
+    if (!dfa_grow((void **)&words->pool, &words->pool_capacity, words->pool_size + size + 1,
+                  sizeof *words->pool) ||
         !dfa_grow((void **)&words->end, &words->end_capacity, words->count + 1, sizeof *words->end))
         return dfa_no_memory(err);
     if (size != 0)
@@ -148,6 +172,7 @@ bool dfa_raw_edge(struct dfa_raw *raw, uint32_t from, uint32_t symbol, uint32_t 
         return dfa_too_large(err);
     if (!dfa_grow((void **)&raw->edge, &raw->edge_capacity, raw->edge_count + 1, sizeof *raw->edge))
         return dfa_no_memory(err);
+    all_steps++;
     raw->edge[raw->edge_count++] = (struct dfa_edge){ .from = from, .to = to, .symbol = symbol };
     return true;
 }
@@ -159,9 +184,10 @@ void dfa_raw_fini(struct dfa_raw *raw)
     *raw = (struct dfa_raw){ 0 };
 }
 
-/* ---- minimising ---------------------------------------------------------------------------------------- */
+/* ---- minimising ------------------------------------------------------------------------------------- */
 
-/* Edges by one of their ends: those of state s are list[first[s]] up to list[first[s + 1]], in the order they stand. */
+/* Edges by one of their ends: those of state s are list[first[s]] up to list[first[s + 1]], in the order they
+ * stand. */
 struct adjacent {
     uint32_t *first, *list;
 };
@@ -190,8 +216,8 @@ static bool adjacent_init(struct adjacent *adjacent, const struct dfa_raw *raw, 
 }
 
 /* Marks what can be reached from the marked states; queue holds them, with room for all. */
-static void spread(const struct dfa_raw *raw, const struct adjacent *adjacent, bool by_head, uint8_t *mark, uint32_t *queue,
-                   uint32_t count)
+static void spread(const struct dfa_raw *raw, const struct adjacent *adjacent, bool by_head, uint8_t *mark,
+                   uint32_t *queue, uint32_t count)
 {
     for (uint32_t at = 0; at < count; at++)
         for (uint32_t i = adjacent->first[queue[at]]; i < adjacent->first[queue[at] + 1]; i++) {
@@ -205,8 +231,8 @@ static void spread(const struct dfa_raw *raw, const struct adjacent *adjacent, b
         }
 }
 
-/* Renumbers: state s becomes to[s], or goes with its edges where that is DFA_NONE.  Where several become one, their edges must
- * agree, and keep[s] says whose stay (NULL: all). */
+/* Renumbers: state s becomes to[s], or goes with its edges where that is DFA_NONE.  Where several become one,
+ * their edges must agree, and keep[s] says whose stay (NULL: all). */
 static void renumber(struct dfa_raw *raw, const uint32_t *to, uint32_t count, const uint8_t *keep)
 {
     size_t kept = 0;
@@ -254,9 +280,9 @@ static bool trim(struct dfa_raw *raw, struct err *err)
     return ok || dfa_no_memory(err);
 }
 
-/* A partition that can be refined: the elements of part p are element[first[p]] up to element[past[p]]; the marked ones stand
- * in front.  (A. Valmari, "Fast brief practical DFA minimization", 2012: Hopcroft's algorithm for partial automata, in
- * time of the edges that there are, whatever the alphabet.) */
+/* A partition that can be refined: the elements of part p are element[first[p]] up to element[past[p]]; the
+ * marked ones stand in front.  (A. Valmari, "Fast brief practical DFA minimization", 2012: Hopcroft's
+ * algorithm for partial automata, in time of the edges that there are, whatever the alphabet.) */
 struct partition {
     uint32_t count;
     uint32_t *element, *place, *part_of, *first, *past, *marked, *touched;
@@ -306,7 +332,8 @@ static void partition_mark(struct partition *p, uint32_t element)
 static void partition_split(struct partition *p)
 {
     while (p->touched_count > 0) {
-        uint32_t part = p->touched[--p->touched_count], middle = p->first[part] + p->marked[part], more = p->count;
+        uint32_t part = p->touched[--p->touched_count], middle = p->first[part] + p->marked[part],
+                 more = p->count;
 
         if (middle == p->past[part]) {
             p->marked[part] = 0;
@@ -363,6 +390,7 @@ bool dfa_raw_minimise(struct dfa_raw *raw, uint32_t symbols, struct err *err)
     uint8_t *keep = NULL, *accepts = NULL;
     bool ok;
 
+    dfa_count_steps(4 * (raw->edge_count + raw->count));
     if (!trim(raw, err))
         return false;
     if (raw->count == 0)
@@ -413,11 +441,12 @@ bool dfa_raw_minimise(struct dfa_raw *raw, uint32_t symbols, struct err *err)
     return ok || dfa_no_memory(err);
 }
 
-/* ---- the canonical form --------------------------------------------------------------------------------- */
+/* ---- the canonical form ----------------------------------------------------------------------------- */
 
-/* Symbols with the same edges become one: merged[symbol] is the least of them.  An edge is (from, to); those of one symbol are
- * put in order of from, so equal means equal bytes. */
-static bool merge_symbols(const struct dfa_raw *raw, const struct adjacent *out, uint32_t symbols, uint32_t *merged)
+/* Symbols with the same edges become one: merged[symbol] is the least of them.  An edge is (from, to); those
+ * of one symbol are put in order of from, so equal means equal bytes. */
+static bool merge_symbols(const struct dfa_raw *raw, const struct adjacent *out, uint32_t symbols,
+                          uint32_t *merged)
 {
     size_t *first = calloc((size_t)symbols + 2, sizeof *first);
     uint64_t *pair = malloc((raw->edge_count + 1) * sizeof *pair), hash[256];
@@ -474,8 +503,8 @@ static struct dfa *new_table(uint32_t count, uint32_t classes)
 }
 
 /* Fills in the states in the order a walk meets them, classes in order of their least byte. */
-static void number_states(struct dfa *dfa, const struct dfa_raw *raw, const struct adjacent *out, const uint8_t *class_of_symbol,
-                          uint32_t *number, uint32_t *queue)
+static void number_states(struct dfa *dfa, const struct dfa_raw *raw, const struct adjacent *out,
+                          const uint8_t *class_of_symbol, uint32_t *number, uint32_t *queue)
 {
     uint32_t count = 1;
 
@@ -506,7 +535,14 @@ static void number_states(struct dfa *dfa, const struct dfa_raw *raw, const stru
     assert(count == raw->count);
 }
 
-bool dfa_raw_finish(struct dfa **out, struct dfa_raw *raw, const uint8_t class_of[256], uint32_t symbols, struct err *err)
+bool dfa_raw_finish(struct dfa **out, struct dfa_raw *raw, const uint8_t class_of[256], uint32_t symbols,
+                    struct err *err)
+{
+    return dfa_raw_minimise(raw, symbols, err) && dfa_raw_number(out, raw, class_of, symbols, err);
+}
+
+bool dfa_raw_number(struct dfa **out, const struct dfa_raw *raw, const uint8_t class_of[256],
+                    uint32_t symbols, struct err *err)
 {
     struct adjacent by_tail = { 0 };
     struct dfa *dfa = NULL;
@@ -515,8 +551,6 @@ bool dfa_raw_finish(struct dfa **out, struct dfa_raw *raw, const uint8_t class_o
     bool seen[256] = { false }, ok = false;
 
     assert(symbols <= 256);
-    if (!dfa_raw_minimise(raw, symbols, err))
-        return false;
     if (raw->count + 1 > DFA_STATES_MAX)
         return dfa_too_large(err);
     if (raw->count == 0) {

@@ -7,8 +7,8 @@
 
 enum { EXPONENT_MAX = 1000000, BOUND_TEXT_MAX = 4096 };
 
-/* A bound's magnitude, as far as a number that is generated can tell: more says that digits other than 0 follow those of the
- * fraction.  Magnitudes beyond all that is generated have one whole digit too many. */
+/* A bound's magnitude, as far as a number that is generated can tell: more says that digits other than 0
+ * follow those of the fraction.  Magnitudes beyond all that is generated have one whole digit too many. */
 struct bound {
     bool negative, zero;
     uint8_t whole[DFA_DIGITS_WHOLE + 1];
@@ -53,7 +53,8 @@ static bool split_decimal(const char *text, uint8_t *digits, int *count, int *po
         if (!is_digit(*text))
             return false;
         for (; is_digit(*text); text++)
-            exponent = exponent * 10 + (*text - '0') > EXPONENT_MAX ? EXPONENT_MAX : exponent * 10 + (*text - '0');
+            exponent =
+                exponent * 10 + (*text - '0') > EXPONENT_MAX ? EXPONENT_MAX : exponent * 10 + (*text - '0');
     }
     *point += sign * exponent;
     while (*count > 0 && digits[*count - 1] == 0)
@@ -68,7 +69,8 @@ static bool read_bound(struct bound *bound, const char *text, struct err *err)
 
     *bound = (struct bound){ .wholes = 1 };
     if (strlen(text) >= sizeof digits)
-        return err_set(err, ERR_LIMIT, "a bound of %zu digits (at most %zu)", strlen(text), sizeof digits - 1);
+        return err_set(err, ERR_LIMIT, "a bound of %zu digits (at most %zu)", strlen(text),
+                       sizeof digits - 1);
     bound->negative = text[0] == '-';
     if (!split_decimal(text + bound->negative, digits, &count, &point))
         return err_set(err, ERR_INPUT, "expected a decimal number, found `%.40s`", text);
@@ -87,7 +89,7 @@ static bool read_bound(struct bound *bound, const char *text, struct err *err)
     return true;
 }
 
-/* ---- one side of zero --------------------------------------------------------------------------------------- */
+/* ---- one side of zero ------------------------------------------------------------------------------- */
 
 /* Magnitudes from low to high; high NULL: no upper bound. */
 struct side {
@@ -98,15 +100,16 @@ struct side {
 
 enum compared { LESS, EQUAL, GREATER };
 
-/* A place in a number: how many digits of the whole part, or of the fraction, and how what is written compares with
- * as much of the bounds. */
+/* A place in a number: how many digits of the whole part, or of the fraction, and how what is written
+ * compares with as much of the bounds. */
 struct place {
     uint32_t side; /* 0: nothing written yet; then also the side of positive ones */
     uint32_t fraction, digits, low, high, zero;
 };
 enum { PLACE_WORDS = sizeof(struct place) / sizeof(uint32_t) };
 
-static enum compared compare_whole(const struct bound *bound, const struct place *p, enum compared so_far, uint8_t digit)
+static enum compared compare_whole(const struct bound *bound, const struct place *p, enum compared so_far,
+                                   uint8_t digit)
 {
     if ((int)p->digits >= bound->wholes)
         return GREATER;
@@ -115,7 +118,8 @@ static enum compared compare_whole(const struct bound *bound, const struct place
     return digit < bound->whole[p->digits] ? LESS : digit > bound->whole[p->digits] ? GREATER : EQUAL;
 }
 
-static enum compared compare_fraction(const struct bound *bound, const struct place *p, enum compared so_far, uint8_t digit)
+static enum compared compare_fraction(const struct bound *bound, const struct place *p, enum compared so_far,
+                                      uint8_t digit)
 {
     if (so_far != EQUAL)
         return so_far;
@@ -150,7 +154,8 @@ static bool may_end(const struct side *side, const struct place *p)
     low = number_ends(side->low, p, (enum compared)p->low);
     if (side->high)
         high = number_ends(side->high, p, (enum compared)p->high);
-    return (low == GREATER || (low == EQUAL && !side->low_open)) && (high == LESS || (high == EQUAL && !side->high_open));
+    return (low == GREATER || (low == EQUAL && !side->low_open)) &&
+           (high == LESS || (high == EQUAL && !side->high_open));
 }
 
 static bool add_digit(const struct side *side, const struct place *p, uint8_t digit, struct place *to)
@@ -179,7 +184,7 @@ static void add_point(const struct side *side, const struct place *p, struct pla
     to->high = side->high ? whole_ends(side->high, p, (enum compared)p->high) : LESS;
 }
 
-/* ---- the automaton -------------------------------------------------------------------------------------------- */
+/* ---- the automaton ---------------------------------------------------------------------------------- */
 
 enum { SYMBOL_MINUS = 10, SYMBOL_POINT, SYMBOL_OTHER, SYMBOLS };
 
@@ -192,8 +197,8 @@ static void number_classes(uint8_t class_of[256])
     class_of['.'] = SYMBOL_POINT;
 }
 
-static bool link(struct dfa_words *places, struct dfa_raw *raw, uint32_t from, uint32_t symbol, const struct place *place,
-                 struct err *err)
+static bool link(struct dfa_words *places, struct dfa_raw *raw, uint32_t from, uint32_t symbol,
+                 const struct place *place, struct err *err)
 {
     uint32_t word[PLACE_WORDS], id;
 
@@ -289,9 +294,10 @@ bool dfa_number(struct dfa **out, const struct dfa_range *range, struct err *err
     return range_dfa(out, range, true, err);
 }
 
-/* ---- multiples ------------------------------------------------------------------------------------------------- */
+/* ---- multiples -------------------------------------------------------------------------------------- */
 
-/* Digits with any sign that `multiple` divides: state 0 is the start, 1 is behind the sign, r + 2 has the remainder r. */
+/* Digits with any sign that `multiple` divides: state 0 is the start, 1 is behind the sign, r + 2 has the
+ * remainder r. */
 static bool multiples_dfa(struct dfa **out, uint32_t multiple, struct err *err)
 {
     struct dfa_raw raw = { 0 };
@@ -303,7 +309,8 @@ static bool multiples_dfa(struct dfa **out, uint32_t multiple, struct err *err)
     raw.accepts[2] = 1;
     for (uint32_t state = 0; state < multiple + 2; state++)
         for (uint32_t digit = 0; digit < 10; digit++)
-            if (!dfa_raw_edge(&raw, state, digit, ((state < 2 ? 0 : state - 2) * 10 + digit) % multiple + 2, err))
+            if (!dfa_raw_edge(&raw, state, digit, ((state < 2 ? 0 : state - 2) * 10 + digit) % multiple + 2,
+                              err))
                 goto out;
     number_classes(class_of);
     ok = dfa_raw_finish(out, &raw, class_of, SYMBOLS, err);

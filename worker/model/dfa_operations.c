@@ -20,12 +20,13 @@ void dfa_join_classes(struct dfa_joint *joint, const struct dfa *a, const struct
     }
 }
 
-/* ---- sets ---------------------------------------------------------------------------------------------- */
+/* ---- sets ------------------------------------------------------------------------------------------- */
 
 enum operation { UNION, INTERSECT, SUBTRACT };
 
 /* The states of the product are the pairs that can be met. */
-static bool product(struct dfa **out, const struct dfa *a, const struct dfa *b, enum operation operation, struct err *err)
+static bool product(struct dfa **out, const struct dfa *a, const struct dfa *b, enum operation operation,
+                    struct err *err)
 {
     struct dfa_words pairs = { 0 };
     struct dfa_raw raw = { 0 };
@@ -44,7 +45,9 @@ static bool product(struct dfa **out, const struct dfa *a, const struct dfa *b, 
 
         if (!dfa_raw_states(&raw, at + 1, err))
             goto out;
-        raw.accepts[at] = operation == UNION ? in_a || in_b : operation == INTERSECT ? in_a && in_b : in_a && !in_b;
+        raw.accepts[at] = operation == UNION       ? in_a || in_b
+                          : operation == INTERSECT ? in_a && in_b
+                                                   : in_a && !in_b;
         for (uint32_t c = 0; c < joint.classes; c++) {
             pair[0] = dfa_step(a, x, joint.byte[c]);
             pair[1] = dfa_step(b, y, joint.byte[c]);
@@ -78,7 +81,7 @@ bool dfa_subtract(struct dfa **out, const struct dfa *a, const struct dfa *b, st
     return product(out, a, b, SUBTRACT, err);
 }
 
-/* ---- one after the other --------------------------------------------------------------------------------- */
+/* ---- one after the other ---------------------------------------------------------------------------- */
 
 static int by_value(const void *a, const void *b)
 {
@@ -93,7 +96,8 @@ bool dfa_join(struct dfa **out, const struct dfa *a, const struct dfa *b, struct
     struct dfa_words sets = { 0 };
     struct dfa_raw raw = { 0 };
     struct dfa_joint joint;
-    uint32_t *now = malloc(((size_t)b->count + 2) * sizeof *now), *then = malloc(((size_t)b->count + 2) * sizeof *then), id;
+    uint32_t *now = malloc(((size_t)b->count + 2) * sizeof *now),
+             *then = malloc(((size_t)b->count + 2) * sizeof *then), id;
     uint32_t *seen = calloc(b->count, sizeof *seen), stamp = 0;
     uint64_t work = 0;
     size_t size = 1;
@@ -154,7 +158,7 @@ out:
     return ok;
 }
 
-/* ---- finite sets of texts ---------------------------------------------------------------------------------- */
+/* ---- finite sets of texts --------------------------------------------------------------------------- */
 
 static int by_bytes(const void *a, const void *b)
 {
@@ -165,14 +169,15 @@ static int by_bytes(const void *a, const void *b)
     return order != 0 ? order : (x->size > y->size) - (x->size < y->size);
 }
 
-/* The texts in order, as a tree whose branches are closed as soon as the next text leaves them, equal ones becoming one: the
- * whole tree is never there.  Only the last text's path is open; its nodes' closed children stand on one stack. */
+/* The texts in order, as a tree whose branches are closed as soon as the next text leaves them, equal ones
+ * becoming one: the whole tree is never there.  Only the last text's path is open; its nodes' closed children
+ * stand on one stack. */
 struct path {
     uint32_t *pending; /* (byte, closed node) of the open nodes' children, outermost first */
     size_t pending_count, pending_capacity;
-    size_t *base; /* of the open node at this depth in pending */
-    uint8_t *ends; /* a text ends at this depth */
-    size_t depth;  /* the deepest open node */
+    size_t *base;            /* of the open node at this depth in pending */
+    uint8_t *ends;           /* a text ends at this depth */
+    size_t depth;            /* the deepest open node */
     struct dfa_words closed; /* a node: whether a text ends there, then its children */
 };
 
@@ -183,7 +188,8 @@ static bool close_to(struct path *path, size_t depth, struct span text, struct e
         uint32_t id;
 
         /* One word in front of the children: there is room for it, see open_to. */
-        memmove(path->pending + base + 1, path->pending + base, (path->pending_count - base) * sizeof *path->pending);
+        memmove(path->pending + base + 1, path->pending + base,
+                (path->pending_count - base) * sizeof *path->pending);
         path->pending[base] = path->ends[path->depth];
         if (!dfa_words_intern(&path->closed, path->pending + base, path->pending_count - base + 1, &id, err))
             return false;
@@ -203,8 +209,8 @@ static bool open_to(struct path *path, struct span text, struct err *err)
     }
     path->ends[path->depth] = 1;
     /* A closed child takes two words of its parent's, and one more while it is closed. */
-    return dfa_grow((void **)&path->pending, &path->pending_capacity, path->pending_count + 2 * (path->depth + 2),
-                    sizeof *path->pending) ||
+    return dfa_grow((void **)&path->pending, &path->pending_capacity,
+                    path->pending_count + 2 * (path->depth + 2), sizeof *path->pending) ||
            dfa_no_memory(err);
 }
 
@@ -258,7 +264,8 @@ bool dfa_texts(struct dfa **out, const struct span *text, size_t count, struct e
         size_t same = 0;
 
         if (i > 0) {
-            while (same < sorted[i - 1].size && same < sorted[i].size && sorted[i - 1].data[same] == sorted[i].data[same])
+            while (same < sorted[i - 1].size && same < sorted[i].size &&
+                   sorted[i - 1].data[same] == sorted[i].data[same])
                 same++;
             if (!close_to(&path, same, sorted[i - 1], err))
                 goto out;
@@ -281,11 +288,12 @@ out:
     return ok;
 }
 
-/* ---- JSON spellings ---------------------------------------------------------------------------------------- */
+/* ---- JSON spellings --------------------------------------------------------------------------------- */
 
 static const struct {
     uint8_t letter, byte;
-} short_escape[] = { { '"', '"' }, { '\\', '\\' }, { 'b', '\b' }, { 'f', '\f' }, { 'n', '\n' }, { 'r', '\r' }, { 't', '\t' } };
+} short_escape[] = { { '"', '"' },  { '\\', '\\' }, { 'b', '\b' }, { 'f', '\f' },
+                     { 'n', '\n' }, { 'r', '\r' },  { 't', '\t' } };
 
 static bool has_short_escape(uint8_t byte)
 {
@@ -295,8 +303,10 @@ static bool has_short_escape(uint8_t byte)
     return false;
 }
 
-/* What a text's state becomes after a backslash.  *to: its escapes' first state, or DFA_NONE where none leads on. */
-static bool escapes(struct dfa_raw *raw, const struct dfa *text, uint32_t state, uint32_t shift, uint32_t *to, struct err *err)
+/* What a text's state becomes after a backslash.  *to: its escapes' first state, or DFA_NONE where none leads
+ * on. */
+static bool escapes(struct dfa_raw *raw, const struct dfa *text, uint32_t state, uint32_t shift, uint32_t *to,
+                    struct err *err)
 {
     uint32_t hex = DFA_NONE, tens[2] = { DFA_NONE, DFA_NONE };
 
@@ -313,7 +323,8 @@ static bool escapes(struct dfa_raw *raw, const struct dfa *text, uint32_t state,
         }
         if (has_short_escape((uint8_t)byte)) {
             for (size_t i = 0; i < sizeof short_escape / sizeof short_escape[0]; i++)
-                if (short_escape[i].byte == byte && !dfa_raw_edge(raw, *to, short_escape[i].letter, next + shift, err))
+                if (short_escape[i].byte == byte &&
+                    !dfa_raw_edge(raw, *to, short_escape[i].letter, next + shift, err))
                     return false;
             continue;
         }
@@ -335,8 +346,8 @@ static bool escapes(struct dfa_raw *raw, const struct dfa *text, uint32_t state,
     return true;
 }
 
-/* Bytes that the text cannot tell apart, but JSON can, are parted: the controls, what has a short escape, and every byte that
- * escapes are written with. */
+/* Bytes that the text cannot tell apart, but JSON can, are parted: the controls, what has a short escape, and
+ * every byte that escapes are written with. */
 static uint32_t spelling_classes(const struct dfa *text, uint8_t class_of[256], uint8_t byte_of[256])
 {
     static const char special[] = "\"\\/bfnrtu0123456789abcdef";

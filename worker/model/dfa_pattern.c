@@ -1,15 +1,16 @@
-/* Patterns: the tree becomes a nondeterministic machine over characters, that a deterministic automaton over the classes of
- * characters that the pattern tells apart, and that one over bytes.
+/* Patterns: the tree becomes a nondeterministic machine over characters, that a deterministic automaton over
+ * the classes of characters that the pattern tells apart, and that one over bytes.
  *
  * Assertions look at most one character back and one ahead.  What is behind is known when a set of places is
- * made; what must be ahead is kept with each place of the set, as the kinds of next that it may still have. */
+ * made; what must be ahead is kept with each place of the set, as the kinds of next that it may still have.
+ */
 
 #include <assert.h>
 #include <stdlib.h>
 
 #include "worker/model/dfa_pattern.h"
 
-/* ---- the alphabet ------------------------------------------------------------------------------------------ */
+/* ---- the alphabet ----------------------------------------------------------------------------------- */
 
 static int by_value(const void *a, const void *b)
 {
@@ -53,9 +54,10 @@ static bool alphabet_cut(struct dfa_alphabet *alphabet, const struct points *set
     return true;
 }
 
-/* Parts the symbols of which only some intervals are in the set.  members, inside, moved: room for one word an interval. */
-static bool alphabet_part(struct dfa_alphabet *alphabet, const struct points *set, uint32_t *members, uint32_t *inside,
-                          uint32_t *moved, uint64_t *work, struct err *err)
+/* Parts the symbols of which only some intervals are in the set.  members, inside, moved: room for one word
+ * an interval. */
+static bool alphabet_part(struct dfa_alphabet *alphabet, const struct points *set, uint32_t *members,
+                          uint32_t *inside, uint32_t *moved, uint64_t *work, struct err *err)
 {
     uint32_t at = 0;
 
@@ -92,13 +94,15 @@ static bool alphabet_part(struct dfa_alphabet *alphabet, const struct points *se
     return true;
 }
 
-static bool alphabet_make(struct dfa_alphabet *alphabet, const struct points *set, size_t count, struct err *err)
+static bool alphabet_make(struct dfa_alphabet *alphabet, const struct points *set, size_t count,
+                          struct err *err)
 {
     uint32_t *room = NULL;
     uint64_t work = 0;
     bool ok = false;
 
-    if (!alphabet_cut(alphabet, set, count) || !(room = malloc((size_t)(alphabet->intervals + 1) * 3 * sizeof *room))) {
+    if (!alphabet_cut(alphabet, set, count) ||
+        !(room = malloc((size_t)(alphabet->intervals + 1) * 3 * sizeof *room))) {
         dfa_no_memory(err);
         goto out;
     }
@@ -106,8 +110,8 @@ static bool alphabet_make(struct dfa_alphabet *alphabet, const struct points *se
         if (alphabet->low[i] >= 0xd800 && alphabet->low[i] < 0xe000)
             alphabet->symbol[i] = DFA_NONE;
     for (size_t i = 0; i < count; i++)
-        if (!alphabet_part(alphabet, &set[i], room, room + alphabet->intervals + 1, room + 2 * (alphabet->intervals + 1),
-                           &work, err))
+        if (!alphabet_part(alphabet, &set[i], room, room + alphabet->intervals + 1,
+                           room + 2 * (alphabet->intervals + 1), &work, err))
             goto out;
     ok = true;
 out:
@@ -115,7 +119,7 @@ out:
     return ok;
 }
 
-/* ---- the machine -------------------------------------------------------------------------------------------- */
+/* ---- the machine ------------------------------------------------------------------------------------ */
 
 enum place_kind { PLACE_SPLIT, PLACE_SET, PLACE_ACCEPT, PLACE_ASSERT };
 
@@ -155,11 +159,13 @@ static bool add_place(struct machine *m, struct place place, uint32_t *id, struc
     return true;
 }
 
-/* From a node of the tree, with what comes after it, to *entry.  Recursion is as deep as groups are nested, four calls a group. */
-static bool build(struct machine *m, const struct pattern_tree *tree, uint32_t id, uint32_t after, uint32_t *entry, struct err *err);
+/* From a node of the tree, with what comes after it, to *entry.  Recursion is as deep as groups are nested,
+ * four calls a group. */
+static bool build(struct machine *m, const struct pattern_tree *tree, uint32_t id, uint32_t after,
+                  uint32_t *entry, struct err *err);
 
-static bool build_repeat(struct machine *m, const struct pattern_tree *tree, const struct pattern_node *node, uint32_t after,
-                         uint32_t *entry, struct err *err)
+static bool build_repeat(struct machine *m, const struct pattern_tree *tree, const struct pattern_node *node,
+                         uint32_t after, uint32_t *entry, struct err *err)
 {
     uint32_t at = after, split;
 
@@ -185,8 +191,8 @@ static bool build_repeat(struct machine *m, const struct pattern_tree *tree, con
 }
 
 /* The parts of a sequence are built from the last to the first; they are linked the other way. */
-static bool build_sequence(struct machine *m, const struct pattern_tree *tree, const struct pattern_node *node, uint32_t after,
-                           uint32_t *entry, struct err *err)
+static bool build_sequence(struct machine *m, const struct pattern_tree *tree,
+                           const struct pattern_node *node, uint32_t after, uint32_t *entry, struct err *err)
 {
     uint32_t count = 0, *part;
     bool ok = true;
@@ -205,8 +211,8 @@ static bool build_sequence(struct machine *m, const struct pattern_tree *tree, c
     return ok;
 }
 
-static bool build_choice(struct machine *m, const struct pattern_tree *tree, const struct pattern_node *node, uint32_t after,
-                         uint32_t *entry, struct err *err)
+static bool build_choice(struct machine *m, const struct pattern_tree *tree, const struct pattern_node *node,
+                         uint32_t after, uint32_t *entry, struct err *err)
 {
     uint32_t one;
 
@@ -222,7 +228,8 @@ static bool build_choice(struct machine *m, const struct pattern_tree *tree, con
     return true;
 }
 
-static bool build(struct machine *m, const struct pattern_tree *tree, uint32_t id, uint32_t after, uint32_t *entry, struct err *err)
+static bool build(struct machine *m, const struct pattern_tree *tree, uint32_t id, uint32_t after,
+                  uint32_t *entry, struct err *err)
 {
     const struct pattern_node *node = &tree->node[id];
 
@@ -236,7 +243,9 @@ static bool build(struct machine *m, const struct pattern_tree *tree, uint32_t i
     case PATTERN_END:
     case PATTERN_BORDER:
     case PATTERN_NOT_BORDER:
-        return add_place(m, (struct place){ .kind = PLACE_ASSERT, .assertion = (uint8_t)node->kind, .to = after }, entry, err);
+        return add_place(
+            m, (struct place){ .kind = PLACE_ASSERT, .assertion = (uint8_t)node->kind, .to = after }, entry,
+            err);
     case PATTERN_SEQUENCE:
         return build_sequence(m, tree, node, after, entry, err);
     case PATTERN_CHOICE:
@@ -280,7 +289,8 @@ static bool machine_sets(struct machine *m, const struct points *set, size_t cou
 
             while (at < set[s].count && set[s].range[at].high < alphabet->low[i])
                 at++;
-            if (symbol == DFA_NONE || at == set[s].count || set[s].range[at].low > alphabet->low[i] || seen[symbol] == s + 1)
+            if (symbol == DFA_NONE || at == set[s].count || set[s].range[at].low > alphabet->low[i] ||
+                seen[symbol] == s + 1)
                 continue;
             seen[symbol] = (uint32_t)s + 1;
             if (!dfa_grow((void **)&m->member, &m->member_capacity, m->member_count + 1, sizeof *m->member)) {
@@ -306,12 +316,12 @@ static void machine_fini(struct machine *m)
     free(m->place);
 }
 
-/* ---- sets of places ------------------------------------------------------------------------------------------ */
+/* ---- sets of places --------------------------------------------------------------------------------- */
 
 struct closing {
     struct machine *m;
-    uint8_t *mask;      /* of each place that has been met for this set */
-    uint32_t *stamp;    /* ... if this is `now` */
+    uint8_t *mask;   /* of each place that has been met for this set */
+    uint32_t *stamp; /* ... if this is `now` */
     uint32_t now;
     uint32_t *stack, *member; /* places; member: those of the set */
     size_t stack_capacity, member_capacity;
@@ -344,7 +354,8 @@ static void closing_begin(struct closing *c)
     c->members = 0;
 }
 
-/* All that can be reached from a place without taking a character, behind which is a word's character or not. */
+/* All that can be reached from a place without taking a character, behind which is a word's character or not.
+ */
 static bool closing_from(struct closing *c, uint32_t place, bool at_start, bool after_word, struct err *err)
 {
     size_t depth = 0;
@@ -363,7 +374,8 @@ static bool closing_from(struct closing *c, uint32_t place, bool at_start, bool 
                 (p->also != DFA_NONE && !closing_push(c, &depth, p->also, mask, err)))
                 return false;
         } else if (p->kind == PLACE_ASSERT) {
-            bool to_word = (p->assertion == PATTERN_BORDER) != after_word; /* what must follow, for \b and \B */
+            bool to_word =
+                (p->assertion == PATTERN_BORDER) != after_word; /* what must follow, for \b and \B */
 
             mask &= p->assertion == PATTERN_START ? (at_start ? NEXT_ANY : 0)
                     : p->assertion == PATTERN_END ? NEXT_END
@@ -383,7 +395,8 @@ static bool closing_end(struct closing *c, struct dfa_words *sets, uint32_t *id,
     size_t kept = 0;
 
     if (m->rest != DFA_NONE && c->stamp[m->rest] == c->now && c->mask[m->rest] == NEXT_ANY) {
-        for (size_t i = 0; i < c->members; i++) /* the rest of the text, whatever it is: the other places add nothing */
+        for (size_t i = 0; i < c->members;
+             i++) /* the rest of the text, whatever it is: the other places add nothing */
             if (c->member[i] == m->rest || m->place[c->member[i]].kind == PLACE_ACCEPT)
                 c->member[kept++] = c->member[i];
         c->members = kept;
@@ -520,10 +533,12 @@ out:
     return ok;
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------------------ */
+/* ---- the whole -------------------------------------------------------------------------------------- */
 
-/* The pattern's own places, and for a search what may stand before and after it.  all: the set of all characters. */
-static bool machine_places(struct machine *m, const struct pattern_tree *tree, uint32_t all, bool search, struct err *err)
+/* The pattern's own places, and for a search what may stand before and after it.  all: the set of all
+ * characters. */
+static bool machine_places(struct machine *m, const struct pattern_tree *tree, uint32_t all, bool search,
+                           struct err *err)
 {
     uint32_t end, loop, any;
 
@@ -577,7 +592,8 @@ bool dfa_pattern_compile(struct dfa **out, struct span pattern, bool search, str
     }
     /* The pattern's sets, all characters, and the word's if borders ask for it. */
     sets = tree.set_count + 1 + tree.borders;
-    ok = pattern_sets(&set, &tree, err) && alphabet_make(&m.alphabet, set, sets, err) && machine_sets(&m, set, sets, err) &&
+    ok = pattern_sets(&set, &tree, err) && alphabet_make(&m.alphabet, set, sets, err) &&
+         machine_sets(&m, set, sets, err) &&
          machine_places(&m, &tree, (uint32_t)tree.set_count, search, err) && determine(&m, &raw, err) &&
          dfa_expand(out, &raw, &m.alphabet, err);
 out:
@@ -595,6 +611,7 @@ out:
 bool dfa_pattern(struct dfa **out, struct span pattern, bool search, struct err *err)
 {
     if (pattern.size > DFA_PATTERN_MAX)
-        return err_set(err, ERR_LIMIT, "the pattern has %zu bytes (at most %d)", pattern.size, DFA_PATTERN_MAX);
+        return err_set(err, ERR_LIMIT, "the pattern has %zu bytes (at most %d)", pattern.size,
+                       DFA_PATTERN_MAX);
     return dfa_pattern_compile(out, pattern, search, err);
 }

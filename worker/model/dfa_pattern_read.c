@@ -1,7 +1,8 @@
 /* ECMA-262 patterns in unicode mode, read into a tree.
  *
  * More lenient than the standard in what cannot be meant otherwise: braces and brackets that stand alone are
- * themselves, and so is any escaped ASCII punctuation.  What has another meaning in other engines stays refused. */
+ * themselves, and so is any escaped ASCII punctuation.  What has another meaning in other engines stays
+ * refused. */
 
 #include <assert.h>
 #include <stdio.h>
@@ -47,7 +48,7 @@ static bool is_letter(uint8_t c)
     return (c | 0x20) >= 'a' && (c | 0x20) <= 'z';
 }
 
-/* ---- nodes --------------------------------------------------------------------------------------------- */
+/* ---- nodes ------------------------------------------------------------------------------------------ */
 
 static bool add_node(struct reader *r, struct pattern_node node, uint32_t *id)
 {
@@ -73,14 +74,16 @@ static bool add_set(struct reader *r, struct points *points, uint32_t *id)
         const struct points *other = &tree->set[i];
 
         if (other->count == points->count &&
-            (points->count == 0 || memcmp(other->range, points->range, points->count * sizeof *points->range) == 0)) {
+            (points->count == 0 ||
+             memcmp(other->range, points->range, points->count * sizeof *points->range) == 0)) {
             points_fini(points);
             *id = i;
             return true;
         }
         all += other->count;
     }
-    if (all > PATTERN_RANGES_MAX || !dfa_grow((void **)&tree->set, &tree->set_capacity, tree->set_count + 1, sizeof *tree->set)) {
+    if (all > PATTERN_RANGES_MAX ||
+        !dfa_grow((void **)&tree->set, &tree->set_capacity, tree->set_count + 1, sizeof *tree->set)) {
         points_fini(points);
         return all > PATTERN_RANGES_MAX ? dfa_too_large(r->err) : dfa_no_memory(r->err);
     }
@@ -98,7 +101,7 @@ static bool add_set_node(struct reader *r, struct points *points, uint32_t *id)
     return add_set(r, points, &node.set) && add_node(r, node, id);
 }
 
-/* ---- characters and escapes ------------------------------------------------------------------------------ */
+/* ---- characters and escapes ------------------------------------------------------------------------- */
 
 static bool hex(struct reader *r, unsigned digits, uint32_t *value)
 {
@@ -127,7 +130,8 @@ static bool unicode_escape(struct reader *r, const uint8_t *where, uint32_t *c)
             if (*c >= DFA_CODE_POINTS)
                 return refuse(r, where, "\\u{...} is above U+10FFFF");
         }
-        return (r->at > first && take(r, '}')) || refuse(r, where, "expected \\u{X...} with hexadecimal digits");
+        return (r->at > first && take(r, '}')) ||
+               refuse(r, where, "expected \\u{X...} with hexadecimal digits");
     }
     if (!hex(r, 4, c))
         return refuse(r, where, "expected \\uXXXX with four hexadecimal digits");
@@ -143,12 +147,46 @@ static bool unicode_escape(struct reader *r, const uint8_t *where, uint32_t *c)
     return true;
 }
 
+/* The set of a name, or of name=value, from among those met before, or looked up now. */
+static const struct points *find_property(struct reader *r, const uint8_t *where, const char *name)
+{
+    struct pattern_tree *tree = r->tree;
+    struct pattern_property *found;
+    char word[PATTERN_NAME_MAX], *value;
+
+    for (size_t i = 0; i < tree->property_count; i++)
+        if (strcmp(tree->property[i].name, name) == 0)
+            return &tree->property[i].points;
+    if (tree->property_count == PATTERN_PROPERTIES_MAX) {
+        err_set(r->err, ERR_LIMIT, "pattern, byte %zu: more than %d different \\p{...}",
+                (size_t)(where - r->begin), PATTERN_PROPERTIES_MAX);
+        return NULL;
+    }
+    if (!dfa_grow((void **)&tree->property, &tree->property_capacity, tree->property_count + 1,
+                  sizeof *tree->property)) {
+        dfa_no_memory(r->err);
+        return NULL;
+    }
+    found = &tree->property[tree->property_count++];
+    *found = (struct pattern_property){ 0 };
+    strcpy(found->name, name);
+    strcpy(word, name);
+    if ((value = strchr(word, '=')))
+        *value++ = '\0';
+    if (!points_property(&found->points, word, value, r->err)) {
+        err_wrap(r->err, "pattern, byte %zu", (size_t)(where - r->begin));
+        return NULL;
+    }
+    points_settle(&found->points);
+    return &found->points;
+}
+
 static bool property_escape(struct reader *r, const uint8_t *where, bool negative, struct points *points)
 {
-    char name[64], *value;
+    char name[PATTERN_NAME_MAX];
+    const struct points *found;
     const uint8_t *first;
     size_t size;
-    bool ok;
 
     if (!take(r, '{'))
         return refuse(r, where, "expected \\p{Name} or \\p{Name=Value}");
@@ -160,17 +198,14 @@ static bool property_escape(struct reader *r, const uint8_t *where, bool negativ
         return refuse(r, where, "expected \\p{Name} or \\p{Name=Value}");
     memcpy(name, first, size);
     name[size] = '\0';
-    if ((value = strchr(name, '=')))
-        *value++ = '\0';
-    ok = points_property(points, name, value, r->err);
-    if (!ok)
-        return err_wrap(r->err, "pattern, byte %zu", (size_t)(where - r->begin));
-    points_settle(points);
-    return !negative || points_negate(points, r->err);
+    return (found = find_property(r, where, name)) && points_add_all(points, found, r->err) &&
+           (!negative || points_negate(points, r->err));
 }
 
-/* After a backslash, inside a class or out of it: one character, or a set of them (*single false), which points gets. */
-static bool character_escape(struct reader *r, bool in_class, struct points *points, uint32_t *c, bool *single)
+/* After a backslash, inside a class or out of it: one character, or a set of them (*single false), which
+ * points gets. */
+static bool character_escape(struct reader *r, bool in_class, struct points *points, uint32_t *c,
+                             bool *single)
 {
     const uint8_t *where = r->at - 1;
     uint8_t letter;
@@ -235,9 +270,12 @@ static bool character_escape(struct reader *r, bool in_class, struct points *poi
     }
     if (letter >= '1' && letter <= '9')
         return refuse(r, where,
-                      in_class ? "octal escapes are not part of the standard" : "back-references (\\1) are not supported");
+                      in_class ? "octal escapes are not part of the standard"
+                               : "back-references (\\1) are not supported");
     if (letter >= 0x80 || is_letter(letter) || letter < 0x21 || letter == 0x7f) {
-        snprintf(what, sizeof what, letter > 0x20 && letter < 0x7f ? "\\%c is not an escape of the standard" : "this character needs no backslash",
+        snprintf(what, sizeof what,
+                 letter > 0x20 && letter < 0x7f ? "\\%c is not an escape of the standard"
+                                                : "this character needs no backslash",
                  letter);
         return refuse(r, where, what);
     }
@@ -295,7 +333,8 @@ static bool read_class(struct reader *r, struct points *points)
                     ok = refuse(r, from, "the range is in the wrong order");
             }
         }
-        ok = ok && points_add_all(points, &part, r->err) && (!single || points_add(points, low, high, r->err));
+        ok =
+            ok && points_add_all(points, &part, r->err) && (!single || points_add(points, low, high, r->err));
         points_fini(&part);
         if (!ok)
             return false;
@@ -305,7 +344,7 @@ static bool read_class(struct reader *r, struct points *points)
     return !negative || points_negate(points, r->err);
 }
 
-/* ---- structure ------------------------------------------------------------------------------------------- */
+/* ---- structure -------------------------------------------------------------------------------------- */
 
 static bool read_choice(struct reader *r, uint32_t *id);
 
@@ -316,24 +355,29 @@ static bool read_group(struct reader *r, uint32_t *id)
 
     if (take(r, '?')) {
         if (next_is(r, '=') || next_is(r, '!'))
-            return refuse(r, where, next_is(r, '=') ? "look-ahead (?=...) is not supported" : "look-ahead (?!...) is not supported");
+            return refuse(r, where,
+                          next_is(r, '=') ? "look-ahead (?=...) is not supported"
+                                          : "look-ahead (?!...) is not supported");
         if (take(r, '<')) {
             if (next_is(r, '=') || next_is(r, '!'))
                 return refuse(r, where,
-                              next_is(r, '=') ? "look-behind (?<=...) is not supported" : "look-behind (?<!...) is not supported");
+                              next_is(r, '=') ? "look-behind (?<=...) is not supported"
+                                              : "look-behind (?<!...) is not supported");
             if (r->at == r->end || is_digit(*r->at) || next_is(r, '>'))
                 return refuse(r, where, "expected a name in (?<name>...)");
-            while (r->at < r->end && (is_letter(*r->at) || is_digit(*r->at) || *r->at == '_' || *r->at == '$' || *r->at >= 0x80))
+            while (r->at < r->end && (is_letter(*r->at) || is_digit(*r->at) || *r->at == '_' ||
+                                      *r->at == '$' || *r->at >= 0x80))
                 r->at++;
             if (!take(r, '>'))
                 return refuse(r, where, "expected a name in (?<name>...)");
         } else if (!take(r, ':')) {
-            return refuse(r, where, "this kind of group is not supported; there are (...), (?:...) and (?<name>...)");
+            return refuse(r, where,
+                          "this kind of group is not supported; there are (...), (?:...) and (?<name>...)");
         }
     }
     if (++r->depth > DFA_DEPTH_MAX)
-        return err_set(r->err, ERR_LIMIT, "pattern, byte %zu: groups nested more than %d deep", (size_t)(where - r->begin),
-                       DFA_DEPTH_MAX);
+        return err_set(r->err, ERR_LIMIT, "pattern, byte %zu: groups nested more than %d deep",
+                       (size_t)(where - r->begin), DFA_DEPTH_MAX);
     ok = read_choice(r, id);
     r->depth--;
     return ok && (take(r, ')') || refuse(r, where, "this group has no end (a ) is missing)"));
@@ -406,10 +450,10 @@ static bool read_atom(struct reader *r, uint32_t *id, bool *assertion)
     if (next_is(r, '^') || next_is(r, '$') ||
         (r->end - r->at >= 2 && r->at[0] == '\\' && (r->at[1] == 'b' || r->at[1] == 'B'))) {
         *assertion = true;
-        node.kind = next_is(r, '^')     ? PATTERN_START
-                    : next_is(r, '$')   ? PATTERN_END
+        node.kind = next_is(r, '^')   ? PATTERN_START
+                    : next_is(r, '$') ? PATTERN_END
                     : r->at[1] == 'b' ? PATTERN_BORDER
-                                        : PATTERN_NOT_BORDER;
+                                      : PATTERN_NOT_BORDER;
         r->tree->borders |= node.kind == PATTERN_BORDER || node.kind == PATTERN_NOT_BORDER;
         r->at += next_is(r, '\\') ? 2 : 1;
         return add_node(r, node, id);
@@ -419,7 +463,8 @@ static bool read_atom(struct reader *r, uint32_t *id, bool *assertion)
     } else if (take(r, '[')) {
         ok = read_class(r, &points);
     } else if (take(r, '\\')) {
-        ok = character_escape(r, false, &points, &c, &single) && (!single || points_add(&points, c, c, r->err));
+        ok = character_escape(r, false, &points, &c, &single) &&
+             (!single || points_add(&points, c, c, r->err));
     } else {
         c = read_character(r);
         ok = points_add(&points, c, c, r->err);
@@ -503,7 +548,9 @@ static bool read_choice(struct reader *r, uint32_t *id)
 
 bool pattern_read(struct pattern_tree *tree, struct span source, struct err *err)
 {
-    struct reader r = { .tree = tree, .at = source.data, .end = source.data + source.size, .begin = source.data, .err = err };
+    struct reader r = {
+        .tree = tree, .at = source.data, .end = source.data + source.size, .begin = source.data, .err = err
+    };
 
     if (source.size > 0 && !span_is_utf8(source))
         return err_set(err, ERR_INPUT, "the pattern is not UTF-8");
@@ -516,6 +563,9 @@ void pattern_tree_fini(struct pattern_tree *tree)
 {
     for (size_t i = 0; i < tree->set_count; i++)
         points_fini(&tree->set[i]);
+    for (size_t i = 0; i < tree->property_count; i++)
+        points_fini(&tree->property[i].points);
+    free(tree->property);
     free(tree->set);
     free(tree->node);
     *tree = (struct pattern_tree){ 0 };

@@ -5,8 +5,8 @@
 
 #include "worker/model/dfa_build.h"
 
-/* How characters are written: a tree of bytes with the symbol at its leaves, equal branches shared.  A node is a sequence of
- * (low byte, high byte, child); a child is a node or LEAF with the symbol. */
+/* How characters are written: a tree of bytes with the symbol at its leaves, equal branches shared.  A node
+ * is a sequence of (low byte, high byte, child); a child is a node or LEAF with the symbol. */
 #define LEAF 0x80000000u
 
 struct tree {
@@ -66,9 +66,10 @@ static uint32_t interval_end(const struct dfa_alphabet *alphabet, uint32_t inter
     return interval + 1 < alphabet->intervals ? alphabet->low[interval + 1] : DFA_CODE_POINTS;
 }
 
-/* The node of the code points from base on whose last `level` bytes are still to come.  Continuation bytes below `from` would
- * spell a shorter character the long way. */
-static bool build_tree(struct tree *tree, uint32_t base, unsigned level, uint32_t from, uint32_t *child, struct err *err)
+/* The node of the code points from base on whose last `level` bytes are still to come.  Continuation bytes
+ * below `from` would spell a shorter character the long way. */
+static bool build_tree(struct tree *tree, uint32_t base, unsigned level, uint32_t from, uint32_t *child,
+                       struct err *err)
 {
     struct branches branches = { .size = 0 };
     uint32_t interval, symbol, below;
@@ -106,8 +107,9 @@ static bool build_root(struct tree *tree, struct err *err)
         bool ok = lead < 0x80   ? build_tree(tree, lead, 0, 0, &child, err)
                   : lead < 0xc2 ? (child = DFA_NONE, true)
                   : lead < 0xe0 ? build_tree(tree, (lead & 0x1f) << 6, 1, 0, &child, err)
-                  : lead < 0xf0 ? build_tree(tree, (lead & 0x0f) << 12, 2, lead == 0xe0 ? 0x20 : 0, &child, err)
-                                : build_tree(tree, (lead & 0x07) << 18, 3, lead == 0xf0 ? 0x10 : 0, &child, err);
+                  : lead < 0xf0
+                      ? build_tree(tree, (lead & 0x0f) << 12, 2, lead == 0xe0 ? 0x20 : 0, &child, err)
+                      : build_tree(tree, (lead & 0x07) << 18, 3, lead == 0xf0 ? 0x10 : 0, &child, err);
 
         if (!ok)
             return false;
@@ -116,20 +118,21 @@ static bool build_root(struct tree *tree, struct err *err)
     return add_node(tree, &branches, &tree->root, err);
 }
 
-/* ---- the automaton ----------------------------------------------------------------------------------------- */
+/* ---- the automaton ---------------------------------------------------------------------------------- */
 
 struct expansion {
     struct tree tree;
-    uint32_t states;         /* of the raw automaton over symbols; they keep their numbers */
-    const uint32_t *target;  /* of the state at hand, by symbol */
-    uint32_t *known;         /* by node of the tree: what became of it for the state at hand, plus 1 */
-    uint32_t *known_for;     /* ... if this says that state, plus 1 */
-    struct dfa_words made;   /* nodes with states at their leaves: (low, high, state) */
+    uint32_t states;        /* of the raw automaton over symbols; they keep their numbers */
+    const uint32_t *target; /* of the state at hand, by symbol */
+    uint32_t *known;        /* by node of the tree: what became of it for the state at hand, plus 1 */
+    uint32_t *known_for;    /* ... if this says that state, plus 1 */
+    struct dfa_words made;  /* nodes with states at their leaves: (low, high, state) */
     uint64_t work;
 };
 
 /* The branches of a tree's node, with the targets of the state at hand put in. */
-static bool fill_in(struct expansion *x, uint32_t state, uint32_t node, struct branches *branches, struct err *err);
+static bool fill_in(struct expansion *x, uint32_t state, uint32_t node, struct branches *branches,
+                    struct err *err);
 
 static bool state_of(struct expansion *x, uint32_t state, uint32_t child, uint32_t *to, struct err *err)
 {
@@ -157,7 +160,8 @@ static bool state_of(struct expansion *x, uint32_t state, uint32_t child, uint32
     return true;
 }
 
-static bool fill_in(struct expansion *x, uint32_t state, uint32_t node, struct branches *branches, struct err *err)
+static bool fill_in(struct expansion *x, uint32_t state, uint32_t node, struct branches *branches,
+                    struct err *err)
 {
     size_t size;
     const uint32_t *word = dfa_words_get(&x->tree.nodes, node, &size); /* no node is added any more */
@@ -174,8 +178,8 @@ static bool fill_in(struct expansion *x, uint32_t state, uint32_t node, struct b
     return true;
 }
 
-static bool add_edges(struct dfa_raw *raw, uint32_t from, const uint32_t *word, size_t size, const uint8_t class_of[256],
-                      struct err *err)
+static bool add_edges(struct dfa_raw *raw, uint32_t from, const uint32_t *word, size_t size,
+                      const uint8_t class_of[256], struct err *err)
 {
     for (size_t i = 0; i < size; i += 3)
         for (uint32_t c = class_of[word[i]]; c <= class_of[word[i + 1]]; c++)
@@ -251,7 +255,11 @@ out:
     return ok;
 }
 
-bool dfa_expand(struct dfa **out, const struct dfa_raw *raw, const struct dfa_alphabet *alphabet, struct err *err)
+/* What comes out is minimal as it is: the states between characters differ already over symbols; those within
+ * one are kept once each, and differ by where a byte leads; and no state of the one kind takes what one of
+ * the other does. */
+bool dfa_expand(struct dfa **out, const struct dfa_raw *raw, const struct dfa_alphabet *alphabet,
+                struct err *err)
 {
     struct expansion x = { .tree = { .alphabet = alphabet }, .states = raw->count };
     struct dfa_raw bytes = { 0 };
@@ -275,7 +283,8 @@ bool dfa_expand(struct dfa **out, const struct dfa_raw *raw, const struct dfa_al
         goto out;
     }
     classes = tree_classes(&x.tree, class_of);
-    ok = expand(&x, &bytes, raw, target, class_of, err) && dfa_raw_finish(out, &bytes, class_of, classes, err);
+    ok =
+        expand(&x, &bytes, raw, target, class_of, err) && dfa_raw_number(out, &bytes, class_of, classes, err);
 out:
     free(target);
     free(x.known);
@@ -286,7 +295,7 @@ out:
     return ok;
 }
 
-/* ---- all texts, and those of some length --------------------------------------------------------------------- */
+/* ---- all texts, and those of some length ------------------------------------------------------------ */
 
 static const struct dfa_alphabet one_symbol = {
     .low = (uint32_t[]){ 0, 0xd800, 0xe000 },
@@ -318,7 +327,8 @@ bool dfa_length(struct dfa **out, uint32_t low, uint32_t high, struct err *err)
         if (n < last && !dfa_raw_edge(&raw, n, 0, n + 1, err))
             goto out;
     }
-    ok = (high != UINT32_MAX || dfa_raw_edge(&raw, last, 0, last, err)) && dfa_expand(out, &raw, &one_symbol, err);
+    ok = (high != UINT32_MAX || dfa_raw_edge(&raw, last, 0, last, err)) && dfa_raw_minimise(&raw, 1, err) &&
+         dfa_expand(out, &raw, &one_symbol, err);
 out:
     dfa_raw_fini(&raw);
     return ok;
