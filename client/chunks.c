@@ -5,44 +5,54 @@
 
 #include "client/unicode.h"
 
-/* The text lies in a window that moves along the document.  One pass over it (scan) says how good a cut each place would be;
- * places are the ends of what is no white space, so a chunk never ends with any.  For a chunk, a stretch of the window is
- * tokenized once, which says about how many tokens each place has before it; the best place is taken, and its text is tokenized
- * by itself: that count decides.  So each byte is tokenized about twice, whatever the number of places.
+/* The text lies in a window that moves along the document.  One pass over it (scan) says how good a cut each
+ * place would be; places are the ends of what is no white space, so a chunk never ends with any.  For a
+ * chunk, a stretch of the window is tokenized once, which says about how many tokens each place has before
+ * it; the best place is taken, and its text is tokenized by itself: that count decides.  So each byte is
+ * tokenized about twice, whatever the number of places.
  *
- * Where words are parted by spaces once is enough: a space between two letters begins a word to every pre-tokenizer that we know,
- * so tokens of the stretch stay what they are up to such a *seam*, and only the text from the last one to the cut is tokenized
- * again.  That is not taken on trust: the first chunks and every so many after them are counted as a whole, too, and a tokenizer that disagrees
- * once has the whole counted from there on.  (English, 1,000 tokens a chunk: 3.2 MB/s without seams, 6.1 MB/s with them.) */
+ * Where words are parted by spaces once is enough: a space between two letters begins a word to every
+ * pre-tokenizer that we know, so tokens of the stretch stay what they are up to such a *seam*, and only the
+ * text from the last one to the cut is tokenized again.  That is not taken on trust: the first chunks and
+ * every so many after them are counted as a whole, too, and a tokenizer that disagrees once has the whole
+ * counted from there on.  (English, 1,000 tokens a chunk: 3.2 MB/s without seams, 6.1 MB/s with them.) */
 
 enum {
-    AHEAD = 256,              /* bytes that must follow a place before it is judged: a heading, a fence */
-    BLANKS_MAX = 64 * 1024,   /* white space that is kept for an overlap before it */
-    FENCE_MAX = 64 * 1024,    /* a fence that is open for longer is none */
-    TOKEN_BYTES_MAX = 64,     /* a stretch of more bytes a token (white space, mostly) is cut by bytes */
+    AHEAD = 256,            /* bytes that must follow a place before it is judged: a heading, a fence */
+    BLANKS_MAX = 64 * 1024, /* white space that is kept for an overlap before it */
+    FENCE_MAX = 64 * 1024,  /* a fence that is open for longer is none */
+    TOKEN_BYTES_MAX = 64,   /* a stretch of more bytes a token (white space, mostly) is cut by bytes */
     STRETCH_MIN = 4096,
     FILL = 64 * 1024,
     WORD_LOOK_MAX = 16,
-    SEAM_TOKENS = 8,          /* at least so many tokens before a cut are tokenized again */
+    SEAM_TOKENS = 8, /* at least so many tokens before a cut are tokenized again */
     SEAM_LOOK_MAX = 256,
-    SEAM_CHECK = 32,          /* chunks */
+    SEAM_CHECK = 32, /* chunks */
 };
 
-enum place { NO_PLACE, PLACE_CODE_POINT, PLACE_CHARACTER, PLACE_WORD, PLACE_LINE, PLACE_SENTENCE, PLACE_PARAGRAPH };
+enum place {
+    NO_PLACE,
+    PLACE_CODE_POINT,
+    PLACE_CHARACTER,
+    PLACE_WORD,
+    PLACE_LINE,
+    PLACE_SENTENCE,
+    PLACE_PARAGRAPH
+};
 
 enum ending { NOT_ENDED, ENDED_FULL_STOP, ENDED, ENDED_DENSE /* nothing must follow */ };
 
 struct scan {
-    size_t at;         /* in the window: judged up to here */
-    size_t end;        /* after the last character that is no white space */
-    size_t word;       /* where the last word begins */
-    uint32_t before;   /* the character before `at`, 0 at the start */
-    int32_t cluster;   /* state of unicode_grapheme_border */
-    uint32_t lines;    /* line ends since `end` */
-    bool blank;        /* white space since `end`, or the document's start */
-    bool line_begins;  /* nothing but white space since the last line end */
+    size_t at;          /* in the window: judged up to here */
+    size_t end;         /* after the last character that is no white space */
+    size_t word;        /* where the last word begins */
+    uint32_t before;    /* the character before `at`, 0 at the start */
+    int32_t cluster;    /* state of unicode_grapheme_border */
+    uint32_t lines;     /* line ends since `end` */
+    bool blank;         /* white space since `end`, or the document's start */
+    bool line_begins;   /* nothing but white space since the last line end */
     enum ending ending; /* of a sentence, at `end` */
-    uint8_t fence;     /* ` or ~ of the fence that is open, else 0 */
+    uint8_t fence;      /* ` or ~ of the fence that is open, else 0 */
     size_t fence_length, fence_bytes;
 };
 
@@ -58,10 +68,10 @@ struct chunks {
     size_t size, capacity;
     uint64_t base_byte; /* where the window begins in the document */
     struct scan scan;
-    size_t start;       /* of the next chunk, in the window */
+    size_t start;        /* of the next chunk, in the window */
     uint64_t start_char; /* the same in code points, in the document */
-    size_t last_cut; /* of the last one; 0 when there is none that matters */
-    size_t stretch;  /* bytes that a chunk may have, about */
+    size_t last_cut;     /* of the last one; 0 when there is none that matters */
+    size_t stretch;      /* bytes that a chunk may have, about */
     uint32_t index;
     bool finished;
     bool no_seams; /* this tokenizer, or this stretch, has none */
@@ -73,7 +83,8 @@ struct chunks {
     size_t ends_capacity;
 };
 
-/* ---- how good a cut would be --------------------------------------------------------------------------------- */
+/* ---- how good a cut would be
+ * --------------------------------------------------------------------------------- */
 
 static enum ending ending_of(uint32_t c)
 {
@@ -112,15 +123,16 @@ static enum ending ending_of(uint32_t c)
 
 static bool is_dense_comma(uint32_t c)
 {
-    return c == 0x3001 || c == 0xff0c || c == 0xff1a || c == 0xff1b || c == 0xff64 || c == 0x30fb || c == 0x0f0b ||
-           c == 0x0f0d || c == 0x104a || c == 0x1361;
+    return c == 0x3001 || c == 0xff0c || c == 0xff1a || c == 0xff1b || c == 0xff64 || c == 0x30fb ||
+           c == 0x0f0b || c == 0x0f0d || c == 0x104a || c == 0x1361;
 }
 
 /* Is the word before a full stop one that is written with it ("Dr.", "z.B.", an initial)? */
 static bool is_abbreviation(const uint8_t *word, size_t size)
 {
-    static const char *const known[] = { "dr", "mr", "mrs", "ms", "prof", "st", "no", "nr", "vs", "fig", "vol", "art",
-                                         "sr", "jr", "hr", "fr", "mme", "abs", "approx", "ca", "cf", "ed", "pp" };
+    static const char *const known[] = { "dr",  "mr",  "mrs",    "ms",  "prof", "st", "no", "nr",
+                                         "vs",  "fig", "vol",    "art", "sr",   "jr", "hr", "fr",
+                                         "mme", "abs", "approx", "ca",  "cf",   "ed", "pp" };
     char lower[8];
     size_t n = 0;
 
@@ -268,7 +280,8 @@ static void scan(struct chunks *k)
     }
 }
 
-/* ---- the window ------------------------------------------------------------------------------------------------ */
+/* ---- the window
+ * ------------------------------------------------------------------------------------------------ */
 
 static size_t less(size_t a, size_t b)
 {
@@ -341,8 +354,8 @@ static bool want(struct chunks *k, size_t want, struct err *err)
     return true;
 }
 
-/* Moves *at, which is `start` or after it, over white space; *more: something follows.  White space is not kept for long: where there is
- * much of it, `start` moves, too. */
+/* Moves *at, which is `start` or after it, over white space; *more: something follows.  White space is not
+ * kept for long: where there is much of it, `start` moves, too. */
 static bool skip_blank(struct chunks *k, size_t *at, bool *more, struct err *err)
 {
     size_t from = *at;
@@ -381,7 +394,8 @@ static bool skip_start(struct chunks *k, bool *more, struct err *err)
     return true;
 }
 
-/* ---- one chunk -------------------------------------------------------------------------------------------------- */
+/* ---- one chunk
+ * -------------------------------------------------------------------------------------------------- */
 
 static bool count_tokens(struct chunks *k, size_t to, struct err *err)
 {
@@ -391,7 +405,8 @@ static bool count_tokens(struct chunks *k, size_t to, struct err *err)
     return tokenizer_encode_parts(k->tokenizer, &part, 1, &k->ids, err);
 }
 
-/* Where each token ends, in bytes from `start`.  A normalizer may have made the text another: then about where. */
+/* Where each token ends, in bytes from `start`.  A normalizer may have made the text another: then about
+ * where. */
 static bool find_ends(struct chunks *k, size_t size, struct err *err)
 {
     size_t sum = 0;
@@ -417,8 +432,8 @@ static bool is_ascii_letter(uint8_t c)
     return (c | 0x20) >= 'a' && (c | 0x20) <= 'z';
 }
 
-/* Counts the tokens of [start, cut), of which `ids` and `ends` have those of the stretch up to beyond the cut (and, after a cut that was too far, at least up
- * to this one's seam). */
+/* Counts the tokens of [start, cut), of which `ids` and `ends` have those of the stretch up to beyond the cut
+ * (and, after a cut that was too far, at least up to this one's seam). */
 static bool count_to_cut(struct chunks *k, size_t cut, size_t known, struct err *err)
 {
     struct ids whole = { 0 };
@@ -430,7 +445,8 @@ static bool count_to_cut(struct chunks *k, size_t cut, size_t known, struct err 
         return count_tokens(k, cut, err);
     while (known && k->ends[known - 1] >= size)
         known--;
-    for (size_t n = known > SEAM_TOKENS ? known - SEAM_TOKENS : 0; n > 0 && !seam && looked++ < SEAM_LOOK_MAX; n--) {
+    for (size_t n = known > SEAM_TOKENS ? known - SEAM_TOKENS : 0; n > 0 && !seam && looked++ < SEAM_LOOK_MAX;
+         n--) {
         const uint8_t *p = k->bytes + k->start + k->ends[n - 1];
 
         if (p[0] == ' ' && is_ascii_letter(p[-1]) && is_ascii_letter(p[1]))
@@ -477,7 +493,8 @@ static size_t text_end(const struct chunks *k)
     return k->scan.blank ? k->scan.end : k->scan.at;
 }
 
-/* Where the chunk that begins at `start` ends; its ids are counted then.  *cut 0: there is no place after the last cut. */
+/* Where the chunk that begins at `start` ends; its ids are counted then.  *cut 0: there is no place after the
+ * last cut. */
 static bool find_cut(struct chunks *k, size_t *cut, bool *whole, struct err *err)
 {
     size_t tokens = k->limits.tokens, target = tokens;
@@ -541,7 +558,8 @@ static bool find_cut(struct chunks *k, size_t *cut, bool *whole, struct err *err
     return true;
 }
 
-/* Where the next chunk begins: `overlap` tokens before the cut, at the nearest sentence, else word, else character. */
+/* Where the next chunk begins: `overlap` tokens before the cut, at the nearest sentence, else word, else
+ * character. */
 static bool find_start(struct chunks *k, size_t cut, size_t *next, struct err *err)
 {
     size_t count = k->ids.count, overlap = k->limits.overlap, from, to, goal;
@@ -624,17 +642,20 @@ bool chunks_next(struct chunks *k, struct chunk *chunk, bool *end, struct err *e
     return !more || skip_start(k, &more, err);
 }
 
-/* ---- open and close ----------------------------------------------------------------------------------------------- */
+/* ---- open and close
+ * ----------------------------------------------------------------------------------------------- */
 
-static bool make(struct chunks **chunks, const struct tokenizer *tokenizer, struct chunk_limits limits, struct err *err)
+static bool make(struct chunks **chunks, const struct tokenizer *tokenizer, struct chunk_limits limits,
+                 struct err *err)
 {
     struct chunks *k;
 
     if (limits.tokens < CHUNK_TOKENS_MIN)
-        return err_set(err, ERR_INPUT, "chunks of %u tokens; expected at least %d", limits.tokens, CHUNK_TOKENS_MIN);
+        return err_set(err, ERR_INPUT, "chunks of %u tokens; expected at least %d", limits.tokens,
+                       CHUNK_TOKENS_MIN);
     if (limits.overlap >= limits.tokens / 2)
-        return err_set(err, ERR_INPUT, "an overlap of %u tokens; expected less than half of the chunks' %u", limits.overlap,
-                       limits.tokens);
+        return err_set(err, ERR_INPUT, "an overlap of %u tokens; expected less than half of the chunks' %u",
+                       limits.overlap, limits.tokens);
     k = calloc(1, sizeof *k);
     if (!k)
         return err_set(err, ERR_IO, "no memory to cut it into chunks");
@@ -655,8 +676,8 @@ bool chunks_open(struct chunks **chunks, struct document *document, const struct
     return true;
 }
 
-bool chunks_of_text(struct chunks **chunks, struct span text, const struct tokenizer *tokenizer, struct chunk_limits limits,
-                    struct err *err)
+bool chunks_of_text(struct chunks **chunks, struct span text, const struct tokenizer *tokenizer,
+                    struct chunk_limits limits, struct err *err)
 {
     if (!span_is_utf8(text))
         return err_set(err, ERR_INPUT, "text is not UTF-8");

@@ -1,11 +1,13 @@
 /* chunks - a document in pieces of at most so many tokens.
  *
- * Cuts fall, in this order of preference, at the end of a paragraph (a blank line; a Markdown heading begins one; nothing within a fenced
- * block of code does), of a sentence (also of scripts without spaces: 。！？ and the like), of a line, of a word, of a character (never inside a grapheme
- * cluster where that can be helped); at the last such place that keeps the chunk within its tokens, but never so early that the
- * chunk has less than half of them while a lesser place would do.  The next chunk begins `overlap` tokens before the cut, at the nearest
- * sentence or word.  White space at a chunk's ends is left out, so chunks cover every character of the document but white space.  Counts are the tokenizer's
- * own, of the chunk's text by itself, as that of a message (what looks like a control token is letters).
+ * Cuts fall, in this order of preference, at the end of a paragraph (a blank line; a Markdown heading begins
+ * one; nothing within a fenced block of code does), of a sentence (also of scripts without spaces: 。！？ and
+ * the like), of a line, of a word, of a character (never inside a grapheme cluster where that can be helped);
+ * at the last such place that keeps the chunk within its tokens, but never so early that the chunk has less
+ * than half of them while a lesser place would do.  The next chunk begins `overlap` tokens before the cut, at
+ * the nearest sentence or word.  White space at a chunk's ends is left out, so chunks cover every character
+ * of the document but white space.  Counts are the tokenizer's own, of the chunk's text by itself, as that of
+ * a message (what looks like a control token is letters).
  *
  * A document is streamed: memory is a few chunks, whatever its size. */
 
@@ -25,7 +27,8 @@ struct chunk_limits {
 struct chunk {
     uint32_t index;       /* from 0 */
     struct span text;     /* good until the next call */
-    uint64_t byte, chars; /* where it begins in the document: bytes of the file, code points (a byte order mark is one) */
+    uint64_t byte, chars; /* where it begins in the document: bytes of the file, code points (a byte order
+                             mark is one) */
     uint32_t tokens;
     bool last;
 };
@@ -35,11 +38,13 @@ struct chunks;
 bool chunks_open(struct chunks **chunks, struct document *document, const struct tokenizer *tokenizer,
                  struct chunk_limits limits, struct err *err);
 void chunks_close(struct chunks *chunks); /* NULL is fine */
-/* *end: there was no further chunk.  False: the document failed (document_read); what came before is to be thrown away. */
+/* *end: there was no further chunk.  False: the document failed (document_read); what came before is to be
+ * thrown away. */
 bool chunks_next(struct chunks *chunks, struct chunk *chunk, bool *end, struct err *err);
 
-/* For a text in memory (a summary to be cut, the tests), which must outlive it.  One of white space has no chunk. */
-bool chunks_of_text(struct chunks **chunks, struct span text, const struct tokenizer *tokenizer, struct chunk_limits limits,
-                    struct err *err);
+/* For a text in memory (a summary to be cut, the tests), which must outlive it.  One of white space has no
+ * chunk. */
+bool chunks_of_text(struct chunks **chunks, struct span text, const struct tokenizer *tokenizer,
+                    struct chunk_limits limits, struct err *err);
 
 #endif

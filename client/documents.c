@@ -81,7 +81,8 @@ static bool no_memory(struct err *err)
     return err_set(err, ERR_IO, "no memory for the list of documents");
 }
 
-/* ---- the list ---------------------------------------------------------------------------------------------- */
+/* ---- the list
+ * ---------------------------------------------------------------------------------------------- */
 
 static size_t seen_place(const struct documents *d, uint64_t dev, uint64_t ino)
 {
@@ -148,7 +149,8 @@ static const char *readable_name(struct arena *arena, const char *path)
 static bool add_entry(struct documents *d, struct entry entry, struct err *err)
 {
     if (d->count == DOCUMENTS_MAX)
-        return err_set(err, ERR_LIMIT, "more than %d documents; give some of the files to another run", DOCUMENTS_MAX);
+        return err_set(err, ERR_LIMIT, "more than %d documents; give some of the files to another run",
+                       DOCUMENTS_MAX);
     if (d->count == d->capacity) {
         size_t capacity = d->capacity ? d->capacity * 2 : 256;
         struct entry *grown = realloc(d->entry, capacity * sizeof *grown);
@@ -335,7 +337,8 @@ static bool walk(struct documents *d, struct buf *path, int depth, struct err *e
     if (!stop_check(err))
         return false;
     if (depth == DEPTH_MAX)
-        return add_file(d, (const char *)path->data, "a directory within too many others, which was not read", 0, err);
+        return add_file(d, (const char *)path->data, "a directory within too many others, which was not read",
+                        0, err);
     if (!list_names((const char *)path->data, false, &names, &count)) {
         char why[200];
 
@@ -350,7 +353,8 @@ static bool walk(struct documents *d, struct buf *path, int depth, struct err *e
     return ok;
 }
 
-/* ---- globs -------------------------------------------------------------------------------------------------- */
+/* ---- globs
+ * -------------------------------------------------------------------------------------------------- */
 
 static bool has_magic(const char *text, size_t size)
 {
@@ -435,7 +439,8 @@ static bool match_glob(struct documents *d, struct buf *path, const char *patter
     return ok;
 }
 
-/* ---- standard input ----------------------------------------------------------------------------------------- */
+/* ---- standard input
+ * ----------------------------------------------------------------------------------------- */
 
 static bool take_standard_input(struct documents *d, struct err *err)
 {
@@ -464,7 +469,8 @@ static bool take_standard_input(struct documents *d, struct err *err)
             unlink(name);
     }
     if (to < 0)
-        return err_errno(err, "make a copy of standard input%s%s", d->spool ? ": " : "", d->spool ? d->spool : "");
+        return err_errno(err, "make a copy of standard input%s%s", d->spool ? ": " : "",
+                         d->spool ? d->spool : "");
     block = malloc(BLOCK);
     if (!block) {
         no_memory(err);
@@ -510,7 +516,8 @@ static bool add_word(struct documents *d, const char *word, struct err *err)
         return take_standard_input(d, err) && add_file(d, NULL, NULL, 0, err);
     }
     if (strlen(word) >= DOCUMENT_NAME_MAX)
-        return err_set(err, ERR_INPUT, "the name %.100s... has more than %d bytes", word, DOCUMENT_NAME_MAX - 1);
+        return err_set(err, ERR_INPUT, "the name %.100s... has more than %d bytes", word,
+                       DOCUMENT_NAME_MAX - 1);
     if (!*word)
         return err_set(err, ERR_INPUT, "an empty word; expected a file, a directory, a glob or -");
     if (lstat(word, &st) == 0 || !has_magic(word, strlen(word))) {
@@ -525,7 +532,8 @@ static bool add_word(struct documents *d, const char *word, struct err *err)
     }
     buf_fini(&path);
     if (ok && !d->named)
-        return err_set(err, ERR_NOT_FOUND, "there are no %s in %.300s", d->template ? "rows of tables" : "files", word);
+        return err_set(err, ERR_NOT_FOUND, "there are no %s in %.300s",
+                       d->template ? "rows of tables" : "files", word);
     return ok;
 }
 
@@ -583,7 +591,8 @@ uint64_t documents_bytes(const struct documents *d, size_t index)
     return d->entry[index].size;
 }
 
-/* ---- a file, opened and known again -------------------------------------------------------------------------- */
+/* ---- a file, opened and known again
+ * -------------------------------------------------------------------------- */
 
 static struct snapshot snapshot_of(const struct stat *st)
 {
@@ -604,7 +613,8 @@ static bool check_snapshot(struct file *file, int fd, struct err *err)
     if (fstat(fd, &st) != 0)
         return err_errno(err, "look at it");
     if (!S_ISREG(st.st_mode))
-        return err_set(err, ERR_INPUT, "%s, not a file", S_ISDIR(st.st_mode) ? "a directory" : "a pipe or a device");
+        return err_set(err, ERR_INPUT, "%s, not a file",
+                       S_ISDIR(st.st_mode) ? "a directory" : "a pipe or a device");
     now = snapshot_of(&st);
     if (file->known && !same_snapshot(&now, &file->snapshot))
         return err_set(err, ERR_CONFLICT, "it was changed while it was read; run the command again");
@@ -618,8 +628,8 @@ static bool open_file(struct documents *d, struct file *file, int *fd, struct er
     if (file->why)
         return err_set(err, ERR_INPUT, "%s", file->why);
     /* Not blocking, so that a pipe that took the file's place since it was listed cannot hold us. */
-    *fd = file->path ? open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY) :
-                       fcntl(d->standard, F_DUPFD_CLOEXEC, 0);
+    *fd = file->path ? open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
+                     : fcntl(d->standard, F_DUPFD_CLOEXEC, 0);
     if (*fd < 0) {
         bool gone = errno == ENOENT || errno == ENOTDIR;
 
@@ -650,7 +660,8 @@ static bool read_at(int fd, uint64_t offset, void *bytes, size_t size, size_t *g
     return true;
 }
 
-/* ---- rows of tables ------------------------------------------------------------------------------------------- */
+/* ---- rows of tables
+ * ------------------------------------------------------------------------------------------- */
 
 static bool starts_with_bom(const uint8_t *bytes, size_t size)
 {
@@ -673,7 +684,8 @@ static enum table_kind kind_by_content(struct span head)
     return TABLE_CSV;
 }
 
-static bool add_row(struct documents *d, uint32_t row, uint64_t from, uint64_t to, uint64_t line, struct err *err)
+static bool add_row(struct documents *d, uint32_t row, uint64_t from, uint64_t to, uint64_t line,
+                    struct err *err)
 {
     size_t index = d->file_count - 1;
     const char *name = d->file[index].name;
@@ -682,14 +694,15 @@ static bool add_row(struct documents *d, uint32_t row, uint64_t from, uint64_t t
     if (!made)
         return no_memory(err);
     snprintf(made, strlen(name) + 16, "%s#%u", name, row);
-    return add_entry(d,
-                     (struct entry){ .file = (uint32_t)index,
-                                     .row = row,
-                                     .offset = from,
-                                     .size = to - from > DOCUMENT_ROW_MAX ? DOCUMENT_ROW_MAX + 1 : (uint32_t)(to - from),
-                                     .line = (uint32_t)line,
-                                     .name = made },
-                     err);
+    return add_entry(
+        d,
+        (struct entry){ .file = (uint32_t)index,
+                        .row = row,
+                        .offset = from,
+                        .size = to - from > DOCUMENT_ROW_MAX ? DOCUMENT_ROW_MAX + 1 : (uint32_t)(to - from),
+                        .line = (uint32_t)line,
+                        .name = made },
+        err);
 }
 
 /* A table that cannot be read at all is one document that failed. */
@@ -702,8 +715,10 @@ static bool refuse_table(struct documents *d, const struct err *why, struct err 
         return false;
     }
     file->why = arena_copy(&d->arena, why->text, strlen(why->text));
-    return file->why ? add_entry(d, (struct entry){ .file = (uint32_t)(d->file_count - 1), .name = file->name }, err) :
-                       no_memory(err);
+    return file->why
+               ? add_entry(d, (struct entry){ .file = (uint32_t)(d->file_count - 1), .name = file->name },
+                           err)
+               : no_memory(err);
 }
 
 static bool check_columns(const json_t *columns, struct err *err)
@@ -723,7 +738,8 @@ static bool check_columns(const json_t *columns, struct err *err)
     return ok;
 }
 
-static bool list_records(struct documents *d, FILE *in, char separator, bool *refused, struct err *why, struct err *err)
+static bool list_records(struct documents *d, FILE *in, char separator, bool *refused, struct err *why,
+                         struct err *err)
 {
     json_t *fields = json_array(), *columns = NULL;
     uint64_t line = 0, from, first;
@@ -820,7 +836,8 @@ static bool list_rows(struct documents *d, struct err *err)
         goto out;
     }
     text = span_of(head, got);
-    if (encoding_magic(text) || memchr(head, 0, got) || (got >= 2 && (!memcmp(head, "\xff\xfe", 2) || !memcmp(head, "\xfe\xff", 2)))) {
+    if (encoding_magic(text) || memchr(head, 0, got) ||
+        (got >= 2 && (!memcmp(head, "\xff\xfe", 2) || !memcmp(head, "\xfe\xff", 2)))) {
         const uint8_t *zero = memchr(head, 0, got);
         size_t at = zero ? (size_t)(zero - head) : 0;
 
@@ -842,8 +859,9 @@ static bool list_rows(struct documents *d, struct err *err)
         refused = true;
         goto out;
     }
-    ok = file->kind == TABLE_JSONL ? list_lines(d, in, err) :
-                                     list_records(d, in, file->kind == TABLE_TSV ? '\t' : ',', &refused, &why, err);
+    ok = file->kind == TABLE_JSONL
+             ? list_lines(d, in, err)
+             : list_records(d, in, file->kind == TABLE_TSV ? '\t' : ',', &refused, &why, err);
     if (ok && !refused && (ferror(in) || !check_snapshot(file, fileno(in), &why))) {
         if (ferror(in))
             err_set(&why, ERR_IO, "it cannot be read");
@@ -865,8 +883,8 @@ out:
 }
 
 /* The row's text into `text`, from its record or line. */
-static bool fill_row(const struct documents *d, const struct file *file, const struct entry *entry, struct span bytes,
-                     struct buf *text, struct err *err)
+static bool fill_row(const struct documents *d, const struct file *file, const struct entry *entry,
+                     struct span bytes, struct buf *text, struct err *err)
 {
     json_t *row = NULL;
     bool ok = false;
@@ -886,7 +904,8 @@ static bool fill_row(const struct documents *d, const struct file *file, const s
 
         row = json_loadb((const char *)bytes.data, bytes.size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
         if (!row || !json_is_object(row)) {
-            err_set(err, ERR_INPUT, "%s%s; expected a JSON object", row ? "not an object" : "not JSON: ", row ? "" : why.text);
+            err_set(err, ERR_INPUT, "%s%s; expected a JSON object",
+                    row ? "not an object" : "not JSON: ", row ? "" : why.text);
             goto out;
         }
     } else {
@@ -899,14 +918,16 @@ static bool fill_row(const struct documents *d, const struct file *file, const s
 
         if (!in || !fields)
             err_set(err, ERR_IO, "no memory");
-        else if (!table_read(in, file->kind == TABLE_TSV ? '\t' : ',', fields, DOCUMENT_ROW_MAX, &line, &end, err))
+        else if (!table_read(in, file->kind == TABLE_TSV ? '\t' : ',', fields, DOCUMENT_ROW_MAX, &line, &end,
+                             err))
             ;
         else if (json_array_size(fields) != expected)
-            err_set(err, ERR_INPUT, "%zu fields, the first row names %zu columns", json_array_size(fields), expected);
+            err_set(err, ERR_INPUT, "%zu fields, the first row names %zu columns", json_array_size(fields),
+                    expected);
         else {
             row = json_object();
-            json_array_foreach(file->columns, i, name)
-                json_object_setn(row, json_string_value(name), json_string_length(name), json_array_get(fields, i));
+            json_array_foreach(file->columns, i, name) json_object_setn(
+                row, json_string_value(name), json_string_length(name), json_array_get(fields, i));
         }
         if (in)
             fclose(in);
@@ -920,12 +941,13 @@ out:
     return ok;
 }
 
-/* ---- a document being read -------------------------------------------------------------------------------------- */
+/* ---- a document being read
+ * -------------------------------------------------------------------------------------- */
 
 struct document {
     struct documents *documents;
     size_t index;
-    int fd;          /* -1: a row, whose text is in `row` */
+    int fd; /* -1: a row, whose text is in `row` */
     struct buf row;
     uint64_t offset; /* bytes taken from the file, or the row */
     uint8_t *block;
@@ -951,7 +973,8 @@ static bool open_row(struct document *doc, struct file *file, struct entry *entr
         if (got < entry->size)
             err_set(err, ERR_CONFLICT, "it was changed while it was read; run the command again");
         else
-            ok = fill_row(d, file, entry, span_of(bytes, got), &doc->row, err) && check_snapshot(file, fd, err);
+            ok = fill_row(d, file, entry, span_of(bytes, got), &doc->row, err) &&
+                 check_snapshot(file, fd, err);
     }
     free(bytes);
     return ok || err_wrap(err, "row %u (line %u)", entry->row, entry->line);
@@ -1093,7 +1116,8 @@ static bool finish(struct document *doc, struct err *err)
     if (doc->fd >= 0 && doc->offset != (uint64_t)file->snapshot.size)
         return err_set(err, ERR_CONFLICT, "it was changed while it was read; run the command again");
     if (!doc->words)
-        return err_set(err, ERR_INPUT, doc->offset > doc->bom ? "empty: there is nothing but white space in it" : "empty");
+        return err_set(err, ERR_INPUT,
+                       doc->offset > doc->bom ? "empty: there is nothing but white space in it" : "empty");
     crypto_generichash_final(&doc->state, doc->digest, DOCUMENT_DIGEST_SIZE);
     /* A clock ticks more slowly than a disk writes: the digest sees what size and time do not. */
     if (entry->digested && memcmp(entry->digest, doc->digest, DOCUMENT_DIGEST_SIZE) != 0)
@@ -1121,7 +1145,8 @@ static bool fill(struct document *doc, struct err *err)
     crypto_generichash_update(&doc->state, doc->block + rest, got);
     doc->offset += got;
     doc->filled += got;
-    if (doc->fd >= 0 && doc->offset > (uint64_t)doc->documents->file[doc->documents->entry[doc->index].file].snapshot.size)
+    if (doc->fd >= 0 &&
+        doc->offset > (uint64_t)doc->documents->file[doc->documents->entry[doc->index].file].snapshot.size)
         return err_set(err, ERR_CONFLICT, "it grew while it was read; run the command again");
     if (!doc->begun && doc->fd >= 0 && doc->filled) {
         struct span head = span_of(doc->block, doc->filled);

@@ -5,10 +5,12 @@
 
 #include "client/unicode.h"
 
-/* ---- UTF-16 and UTF-32 ------------------------------------------------------------------------------------- */
+/* ---- UTF-16 and UTF-32
+ * ------------------------------------------------------------------------------------- */
 
-/* Does the sample decode into characters that exist, with something in it that separates words or lines?  Bytes that are
- * anything else meet an unassigned character soon.  0 when it does not; else the more, the likelier. */
+/* Does the sample decode into characters that exist, with something in it that separates words or lines?
+ * Bytes that are anything else meet an unassigned character soon.  0 when it does not; else the more, the
+ * likelier. */
 static size_t judge_wide(struct span s, int unit, bool little)
 {
     size_t units = s.size / (size_t)unit, marks = 0, known = 0, common = 0;
@@ -57,7 +59,8 @@ static const char *guess_wide(struct span s, int unit)
     return little >= big ? "UTF-16LE" : "UTF-16BE";
 }
 
-/* ---- one or two bytes a character -------------------------------------------------------------------------- */
+/* ---- one or two bytes a character
+ * -------------------------------------------------------------------------- */
 
 static bool in(uint8_t c, uint8_t from, uint8_t to)
 {
@@ -83,7 +86,8 @@ static bool is_shift_jis(struct span s)
         if (!(in(a, 0x81, 0x9f) || in(a, 0xe0, 0xfc)) || !(in(b, 0x40, 0x7e) || in(b, 0x80, 0xfc)))
             return false;
         wide++;
-        kana += (a == 0x82 && in(b, 0x9f, 0xf1)) || (a == 0x83 && in(b, 0x40, 0x96)) || (a == 0x81 && in(b, 0x41, 0x42));
+        kana += (a == 0x82 && in(b, 0x9f, 0xf1)) || (a == 0x83 && in(b, 0x40, 0x96)) ||
+                (a == 0x81 && in(b, 0x41, 0x42));
     }
     return wide > 0 && kana * 5 >= wide && half <= wide;
 }
@@ -149,22 +153,23 @@ static bool is_ascii_letter(uint8_t c)
     return in(c | 0x20, 'a', 'z');
 }
 
-/* One byte a character: each is decoded by all the tables that the system has, and judged by what comes out: letters that are common in a
- * language, few that are strange, no symbol within a word, no capital after a small letter.  The first of equals. */
+/* One byte a character: each is decoded by all the tables that the system has, and judged by what comes out:
+ * letters that are common in a language, few that are strange, no symbol within a word, no capital after a
+ * small letter.  The first of equals. */
 static const char *guess_single(struct span s)
 {
     static const struct {
-        const char *name, *common;
-        bool latin; /* beside ASCII letters in the same words */
+        const char *name, *common; /* where not latin, the most common first */
+        bool latin;                /* beside ASCII letters in the same words */
     } tables[] = {
         { "WINDOWS-1252", "éèàáíóúñäöüßåæøçêâîôûãõœìòùëïþðý’“”–—…°§«»¿¡ÉÈÀÄÖÜØÅÁÍÓÚÞÆÇ", true },
         { "WINDOWS-1250", "ąćęłńóśźżáčďéěíňřšťúůýžäöüőűăâîșțŁŚŻČŠŽ„”’–…", true },
         { "ISO-8859-2", "ąćęłńóśźżáčďéěíňřšťúůýžäöüőűăâîŁŚŻČŠŽ", true },
         { "WINDOWS-1254", "çğıöşüÇĞİÖŞÜâî’“”–", true },
-        { "WINDOWS-1251", "оеаинтсрвлкмпіяуы«»—’", false },
-        { "KOI8-R", "оеаинтсрвлкмпяуы", false },
-        { "WINDOWS-1253", "αοιετσνηυρπκςλμάίόέή«»’", false },
-        { "WINDOWS-1255", "יוהלאמרבתשנדחקםןפעגזטסצךףץכ", false },
+        { "WINDOWS-1251", "оеаинтсрвлкмдпуяыьгзбчйхжшюцщіїъ«»", false },
+        { "KOI8-R", "оеаинтсрвлкмдпуяыьгзбчйхжшюцщъ", false },
+        { "WINDOWS-1253", "αοιετσνηυρπκςλμάίόέήγδωύώθχφβ", false },
+        { "WINDOWS-1255", "יוהלאמרבתשנדחקםןפעגכסטזץךףצ", false },
         { "WINDOWS-1256", "اليمنتروبةعدسفهك،", false },
         { "TIS-620", "านรกอเมยลวงดทสตะ่้ัีิ", false },
     };
@@ -176,7 +181,8 @@ static const char *guess_single(struct span s)
         high += s.data[i] >= 0x80;
         windows += in(s.data[i], 0x80, 0x9f);
         letters += s.data[i] >= 0xc0;
-        beside += s.data[i] >= 0xc0 && ((i && is_ascii_letter(s.data[i - 1])) || (i + 1 < s.size && is_ascii_letter(s.data[i + 1])));
+        beside += s.data[i] >= 0xc0 && ((i && is_ascii_letter(s.data[i - 1])) ||
+                                        (i + 1 < s.size && is_ascii_letter(s.data[i + 1])));
     }
     for (size_t t = 0; t < sizeof tables / sizeof *tables; t++) {
         uint32_t table[256] = { 0 }, before = ' ';
@@ -193,7 +199,9 @@ static const char *guess_single(struct span s)
             char in_byte = (char)i, out[8], *from = &in_byte, *to = out;
             size_t in_size = 1, out_size = sizeof out;
 
-            if (iconv(convert, &from, &in_size, &to, &out_size) == 0)
+            /* Asked once more, it gives what it kept for a mark that might follow. */
+            if (iconv(convert, &from, &in_size, &to, &out_size) == 0 &&
+                iconv(convert, NULL, NULL, &to, &out_size) == 0)
                 unicode_read((uint8_t *)out, (size_t)(to - out), &table[i], NULL);
             iconv(convert, NULL, NULL, NULL, NULL);
         }
@@ -201,7 +209,8 @@ static const char *guess_single(struct span s)
         for (size_t i = 0; i < s.size; i++) {
             uint32_t c = table[s.data[i]], after = i + 1 < s.size ? table[s.data[i + 1]] : ' ';
             uint8_t bytes[4];
-            size_t n;
+            const char *common;
+            size_t n, rank;
 
             if (s.data[i] < 0x80) {
                 before = c;
@@ -210,9 +219,10 @@ static const char *guess_single(struct span s)
             n = unicode_write(c, bytes);
             if (c < 0xa0) /* nothing, or a control */
                 score -= 10;
-            else if (memmem(tables[t].common, strlen(tables[t].common), bytes, n))
-                score += 3;
-            else if (unicode_is_letter(c))
+            else if ((common = memmem(tables[t].common, strlen(tables[t].common), bytes, n))) {
+                rank = (size_t)(common - tables[t].common) / n;
+                score += tables[t].latin || (rank >= 8 && rank < 16) ? 3 : rank < 8 ? 5 : 1;
+            } else if (unicode_is_letter(c))
                 score += 1;
             else if (unicode_is_letter(before) && unicode_is_letter(after) && c != 0x2019)
                 score -= 3;
@@ -272,10 +282,11 @@ const char *encoding_guess(struct span s)
         return (guess = guess_wide(s, 2)) ? guess : "binary";
     for (size_t i = 0; i < s.size; i++) {
         high += s.data[i] >= 0x80;
-        controls += s.data[i] == 0x7f || (s.data[i] < 0x20 && !in(s.data[i], '\b', '\r') && s.data[i] != 0x1b);
+        controls +=
+            s.data[i] == 0x7f || (s.data[i] < 0x20 && !in(s.data[i], '\b', '\r') && s.data[i] != 0x1b);
     }
-    if (controls * 50 > s.size)
-        return "binary";
+    if (controls * 50 > s.size) /* Chinese or Japanese may have no zero bytes in it */
+        return (guess = guess_wide(s, 2)) ? guess : "binary";
     if (high == 0)
         return NULL;
     if (is_shift_jis(s))
@@ -283,14 +294,15 @@ const char *encoding_guess(struct span s)
     if (read_pairs(s, &d)) {
         if (d.low_trail == 0 && d.kana * 5 >= d.pairs)
             return "EUC-JP";
-        if (d.low_trail == 0 && d.hangul * 10 >= d.pairs * 8 && memchr(s.data, ' ', s.size) && d.punctuation * 20 < d.pairs)
+        if (d.low_trail == 0 && d.hangul * 10 >= d.pairs * 8 && memchr(s.data, ' ', s.size) &&
+            d.punctuation * 20 < d.pairs)
             return "EUC-KR";
         if ((d.common + d.punctuation) * 10 >= d.pairs * 7)
             return "GB18030";
     }
     if (is_big5(s))
         return "BIG5";
-    guess = guess_wide(s, 2); /* Chinese or Japanese has no zero bytes in it */
+    guess = guess_wide(s, 2);
     return guess ? guess : guess_single(s);
 }
 
@@ -305,14 +317,18 @@ const char *encoding_magic(struct span head)
         { "PK\3\4", 4, "a ZIP archive, or a document in one (docx, xlsx, odt, epub)" },
         { "\x1f\x8b", 2, "compressed by gzip" },
         { "BZh", 3, "compressed by bzip2" },
-        { "\xfd" "7zXZ", 5, "compressed by xz" },
+        { "\xfd"
+          "7zXZ",
+          5, "compressed by xz" },
         { "\x28\xb5\x2f\xfd", 4, "compressed by zstd" },
         { "\x89PNG", 4, "a PNG image" },
         { "\xff\xd8\xff", 3, "a JPEG image" },
         { "GIF8", 4, "a GIF image" },
         { "\xd0\xcf\x11\xe0", 4, "an old Office document (doc, xls)" },
         { "{\\rtf", 5, "an RTF document" },
-        { "\x7f" "ELF", 4, "a program" },
+        { "\x7f"
+          "ELF",
+          4, "a program" },
         { "SQLite format 3", 15, "an SQLite database" },
     };
 
@@ -322,7 +338,8 @@ const char *encoding_magic(struct span head)
     return NULL;
 }
 
-/* Characters of more than one byte that are well-formed: a text in another encoding has hardly any by chance. */
+/* Characters of more than one byte that are well-formed: a text in another encoding has hardly any by chance.
+ */
 static size_t count_whole(struct span s, size_t *faults)
 {
     size_t whole = 0;
@@ -354,16 +371,20 @@ bool encoding_refuse(struct span head, struct span near, uint64_t offset, struct
         guess = encoding_guess(near); /* plain ASCII at the start, as long as the sample is */
     whole = count_whole(near, &faults);
     if (fault.size && fault.data[0] == 0 && (!guess || strncmp(guess, "UTF-", 4) != 0))
-        return err_set(err, ERR_INPUT, "not text: it is binary (a NUL byte at byte %llu)", (unsigned long long)offset);
+        return err_set(err, ERR_INPUT, "not text: it is binary (a NUL byte at byte %llu)",
+                       (unsigned long long)offset);
     if (guess && !strcmp(guess, "binary"))
-        return err_set(err, ERR_INPUT, "not text: it is binary (byte %llu is no UTF-8)", (unsigned long long)offset);
+        return err_set(err, ERR_INPUT, "not text: it is binary (byte %llu is no UTF-8)",
+                       (unsigned long long)offset);
     if (whole > faults && (!guess || strncmp(guess, "UTF-", 4) != 0))
         return err_set(err, ERR_INPUT,
-                       "not UTF-8 at byte %llu (0x%02X), though most of it is; `iconv -f UTF-8 -t UTF-8 -c` leaves such bytes out",
+                       "not UTF-8 at byte %llu (0x%02X), though most of it is; `iconv -f UTF-8 -t UTF-8 -c` "
+                       "leaves such bytes out",
                        (unsigned long long)offset, fault.size ? fault.data[0] : 0);
     if (guess)
-        return err_set(err, ERR_INPUT, "not UTF-8 at byte %llu: it looks like %s; convert it: iconv -f %s -t UTF-8",
+        return err_set(err, ERR_INPUT,
+                       "not UTF-8 at byte %llu: it looks like %s; convert it: iconv -f %s -t UTF-8",
                        (unsigned long long)offset, guess, guess);
-    return err_set(err, ERR_INPUT, "not UTF-8 at byte %llu (0x%02X), and no known encoding", (unsigned long long)offset,
-                   fault.size ? fault.data[0] : 0);
+    return err_set(err, ERR_INPUT, "not UTF-8 at byte %llu (0x%02X), and no known encoding",
+                   (unsigned long long)offset, fault.size ? fault.data[0] : 0);
 }

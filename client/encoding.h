@@ -1,7 +1,7 @@
 /* encoding - what bytes that are not UTF-8 look like, in words for a person.
  *
- * A guess from a sample: byte order marks, what decodes without a fault into characters that exist, and which of them are common in
- * a language.  Nothing is converted by it: the text of a document is never a guess. */
+ * A guess from a sample: byte order marks, what decodes without a fault into characters that exist, and which
+ * of them are common in a language.  Nothing is converted by it: the text of a document is never a guess. */
 
 #ifndef CLIENT_ENCODING_H
 #define CLIENT_ENCODING_H
@@ -20,8 +20,8 @@ const char *encoding_guess(struct span sample);
 /* The kind of file that its first bytes tell ("a PDF file"), or NULL. */
 const char *encoding_magic(struct span head);
 
-/* ERR_INPUT for a document whose byte at `offset` is a fault (NUL, or not UTF-8; size bytes from there are in `fault`).  head: the file's first bytes,
- * near: those around the fault. */
+/* ERR_INPUT for a document whose byte at `offset` is a fault (NUL, or not UTF-8; size bytes from there are in
+ * `fault`).  head: the file's first bytes, near: those around the fault. */
 bool encoding_refuse(struct span head, struct span near, uint64_t offset, struct span fault, struct err *err);
 
 /* Too many control characters for a text? */

@@ -39,7 +39,8 @@ static bool no_memory(struct err *err)
     return err_set(err, ERR_IO, "no memory to merge the rows");
 }
 
-/* ---- rules ----------------------------------------------------------------------------------------------------- */
+/* ---- rules
+ * ----------------------------------------------------------------------------------------------------- */
 
 static const char *const rule_names[] = { "first", "all", "union", "longest", "vote" };
 
@@ -61,7 +62,8 @@ static struct field *add_field(struct merge *m, const char *name, size_t size)
     field = &m->field[m->count];
     memset(field, 0, sizeof *field);
     field->name = malloc(size + 1);
-    if (!field->name || json_object_setn_new_nocheck(m->index, name, size, json_integer((json_int_t)m->count)) != 0) {
+    if (!field->name ||
+        json_object_setn_new_nocheck(m->index, name, size, json_integer((json_int_t)m->count)) != 0) {
         free(field->name);
         return NULL;
     }
@@ -111,7 +113,9 @@ static bool unknown_field(const struct merge *m, const char *name, struct err *e
     nearest = err_nearest(name, names, (int)m->count);
     free(names);
     if (nearest)
-        return err_set(err, ERR_INPUT, "merge rules: the schema has no field `%.100s` (did you mean `%.100s`?)", name, nearest);
+        return err_set(err, ERR_INPUT,
+                       "merge rules: the schema has no field `%.100s` (did you mean `%.100s`?)", name,
+                       nearest);
     return err_set(err, ERR_INPUT, "merge rules: the schema has no field `%.100s`", name);
 }
 
@@ -144,7 +148,8 @@ static bool read_rules(struct merge *m, const char *rules, struct err *err)
             ;
         if (rule == RULES) {
             nearest = err_nearest(word, rule_names, RULES);
-            return err_set(err, ERR_INPUT, "merge rules: field `%.100s`: there is no rule `%.60s`%s%s%s", field->name, word,
+            return err_set(err, ERR_INPUT, "merge rules: field `%.100s`: there is no rule `%.60s`%s%s%s",
+                           field->name, word,
                            nearest ? " (did you mean `" : "; expected first, all, union, longest or vote",
                            nearest ? nearest : "", nearest ? "`?)" : "");
         }
@@ -170,8 +175,8 @@ bool merge_new(struct merge **merge, const json_t *schema, const char *rules, st
         return no_memory(err);
     }
     if (json_object_size(properties) > MERGE_FIELDS_MAX) {
-        err_set(err, ERR_LIMIT, "the schema has %zu fields, at most %d can be merged", json_object_size(properties),
-                MERGE_FIELDS_MAX);
+        err_set(err, ERR_LIMIT, "the schema has %zu fields, at most %d can be merged",
+                json_object_size(properties), MERGE_FIELDS_MAX);
         goto failed;
     }
     json_object_keylen_foreach(properties, name, size, value) if (!add_field(m, name, size))
@@ -223,7 +228,8 @@ void merge_free(struct merge *m)
     free(m);
 }
 
-/* ---- adding ---------------------------------------------------------------------------------------------------- */
+/* ---- adding
+ * ---------------------------------------------------------------------------------------------------- */
 
 static bool add_value(struct values *v, json_t *value, uint32_t chunk)
 {
@@ -261,7 +267,9 @@ bool merge_add(struct merge *m, const json_t *row, uint32_t chunk, struct err *e
 
     m->nodes += count_nodes(object);
     if (m->nodes > MERGE_VALUES_MAX)
-        return err_set(err, ERR_LIMIT, "the chunks' rows have more than %d values; give the document in parts", MERGE_VALUES_MAX);
+        return err_set(err, ERR_LIMIT,
+                       "the chunks' rows have more than %d values; give the document in parts",
+                       MERGE_VALUES_MAX);
     m->rows++;
     if (!json_is_object(row))
         return add_value(&m->whole, object, chunk) || no_memory(err);
@@ -279,7 +287,8 @@ bool merge_add(struct merge *m, const json_t *row, uint32_t chunk, struct err *e
     return true;
 }
 
-/* ---- merging ----------------------------------------------------------------------------------------------------- */
+/* ---- merging
+ * ----------------------------------------------------------------------------------------------------- */
 
 static bool says_something(const json_t *v)
 {
@@ -307,7 +316,8 @@ static json_t *plain(json_t *value)
     }
     if (json_is_object(value)) {
         copy = json_object();
-        json_object_keylen_foreach(value, key, size, item) json_object_setn_new_nocheck(copy, key, size, plain(item));
+        json_object_keylen_foreach(value, key, size, item)
+            json_object_setn_new_nocheck(copy, key, size, plain(item));
         return copy;
     }
     return json_incref(value);
@@ -325,7 +335,8 @@ static bool spell(struct buf *spelled, json_t *value)
     bool ok;
 
     spelled->size = 0;
-    ok = simple && json_dump_callback(simple, add_dumped, spelled, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY) == 0;
+    ok = simple && json_dump_callback(simple, add_dumped, spelled,
+                                      JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY) == 0;
     json_decref(simple);
     return ok;
 }
@@ -376,7 +387,8 @@ static json_t *take(struct merging *g, json_t *value, uint32_t chunk)
         return copy;
     }
     if (!json_is_null(value) &&
-        json_object_setn_new_nocheck(g->from, had ? (const char *)g->pointer.data : "", had, json_integer(chunk)) != 0) {
+        json_object_setn_new_nocheck(g->from, had ? (const char *)g->pointer.data : "", had,
+                                     json_integer(chunk)) != 0) {
         no_memory(g->err);
         return NULL;
     }
@@ -403,8 +415,9 @@ static bool append_new(struct merging *g, json_t *array, json_t *known, json_t *
     bool ok = spell(&spelled, value);
 
     if (ok && !json_object_getn(known, (const char *)spelled.data, spelled.size))
-        ok = json_object_setn_new_nocheck(known, (const char *)spelled.data, spelled.size, json_true()) == 0 &&
-             append(g, array, value, chunk);
+        ok =
+            json_object_setn_new_nocheck(known, (const char *)spelled.data, spelled.size, json_true()) == 0 &&
+            append(g, array, value, chunk);
     buf_fini(&spelled);
     return ok;
 }
@@ -431,7 +444,8 @@ static json_t *merge_union(struct merging *g, const struct values *v)
         json_t *value = v->value[i].value;
 
         if (json_is_array(value)) {
-            json_array_foreach(value, k, item) if (!(ok = append_new(g, array, known, item, v->value[i].chunk))) break;
+            json_array_foreach(value, k,
+                               item) if (!(ok = append_new(g, array, known, item, v->value[i].chunk))) break;
         } else if (says_something(value)) {
             ok = append_new(g, array, known, value, v->value[i].chunk);
         }
@@ -482,7 +496,8 @@ static bool vote(const struct values *v, const struct value **best, struct err *
             count = json_integer_value(json_object_getn(votes, (const char *)spelled.data, spelled.size)) + 1;
             if (pass == 0) {
                 most = count > most ? count : most;
-                ok = json_object_setn_new_nocheck(votes, (const char *)spelled.data, spelled.size, json_integer(count)) == 0;
+                ok = json_object_setn_new_nocheck(votes, (const char *)spelled.data, spelled.size,
+                                                  json_integer(count)) == 0;
             } else if (count - 1 == most) {
                 *best = &v->value[i];
             }
@@ -543,10 +558,11 @@ bool merge_take(struct merge *m, json_t **row, json_t **from, struct err *err)
             if (field->values.count == 0 && field->rule != MERGE_ALL)
                 continue;
             g.pointer.size = 0;
-            value = push(&g, field->name, field->name_size) ?
-                        merge_values(&g, &field->values, field->rule, m->rows == 1) :
-                        NULL;
-            ok = (value && json_object_setn_new_nocheck(made, field->name, field->name_size, value) == 0) || no_memory(err);
+            value = push(&g, field->name, field->name_size)
+                        ? merge_values(&g, &field->values, field->rule, m->rows == 1)
+                        : NULL;
+            ok = (value && json_object_setn_new_nocheck(made, field->name, field->name_size, value) == 0) ||
+                 no_memory(err);
         }
     }
     buf_fini(&g.pointer);

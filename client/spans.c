@@ -6,10 +6,11 @@
 
 #include "client/unicode.h"
 
-/* The normalised text is a row of units: code points, each with the bytes of the text that it comes from.  It is decomposed, never composed, so each unit
- * comes from one character and marks need only be put in order.  A match may begin and end only at a *joint*: before a unit that
- * is no mark and the first of its character.  Between joints normalisation knows nothing of its surroundings, so what a match covers
- * is normalised by itself to the same units. */
+/* The normalised text is a row of units: code points, each with the bytes of the text that it comes from.  It
+ * is decomposed, never composed, so each unit comes from one character and marks need only be put in order.
+ * A match may begin and end only at a *joint*: before a unit that is no mark and the first of its character.
+ * Between joints normalisation knows nothing of its surroundings, so what a match covers is normalised by
+ * itself to the same units. */
 
 enum { COUNT_BLOCK = 256 };
 
@@ -42,7 +43,8 @@ const char *span_label_name(enum span_label label)
     return names[label];
 }
 
-/* ---- normalising ---------------------------------------------------------------------------------------------- */
+/* ---- normalising
+ * ---------------------------------------------------------------------------------------------- */
 
 static bool add_unit(struct units *u, struct unit unit)
 {
@@ -66,8 +68,8 @@ static void units_fini(struct units *u)
     memset(u, 0, sizeof *u);
 }
 
-/* Marks of the same run by combining class, those of a class in their order.  A hostile run may be as long as the text: so counting, not
- * comparing. */
+/* Marks of the same run by combining class, those of a class in their order.  A hostile run may be as long as
+ * the text: so counting, not comparing. */
 static bool put_in_order(struct units *u)
 {
     struct unit *spare = NULL;
@@ -144,7 +146,9 @@ static bool normalise(struct units *u, struct span text, bool keep_hyphen, bool 
         if ((c == '-' || c == 0x2010) && unicode_is_letter(before) && line_breaks(text, at, &next)) {
             if (hyphens)
                 *hyphens = true;
-            if (keep_hyphen && !add_unit(u, (struct unit){ .c = c, .from = (uint32_t)from, .to = (uint32_t)at, .joint = true }))
+            if (keep_hyphen &&
+                !add_unit(u,
+                          (struct unit){ .c = c, .from = (uint32_t)from, .to = (uint32_t)at, .joint = true }))
                 return false;
             at = next;
             before = c;
@@ -180,14 +184,16 @@ static bool normalise(struct units *u, struct span text, bool keep_hyphen, bool 
     return u->c != NULL;
 }
 
-bool span_text_new(struct span_text **prepared, struct span text, uint64_t byte, uint64_t chars, struct err *err)
+bool span_text_new(struct span_text **prepared, struct span text, uint64_t byte, uint64_t chars,
+                   struct err *err)
 {
     struct span_text *t;
     bool hyphens = false;
     uint32_t count = 0;
 
     if (text.size > SPAN_TEXT_MAX)
-        return err_set(err, ERR_LIMIT, "a text of %zu bytes; at most %d can be searched", text.size, SPAN_TEXT_MAX);
+        return err_set(err, ERR_LIMIT, "a text of %zu bytes; at most %d can be searched", text.size,
+                       SPAN_TEXT_MAX);
     if (!span_is_utf8(text))
         return err_set(err, ERR_INPUT, "text is not UTF-8");
     t = calloc(1, sizeof *t);
@@ -207,7 +213,8 @@ bool span_text_new(struct span_text **prepared, struct span text, uint64_t byte,
             t->count[i / COUNT_BLOCK] = count;
         count += i < text.size && (text.data[i] & 0xc0) != 0x80;
     }
-    if (!normalise(&t->joined, text, false, &hyphens) || (hyphens && !normalise(&t->hyphened, text, true, NULL)))
+    if (!normalise(&t->joined, text, false, &hyphens) ||
+        (hyphens && !normalise(&t->hyphened, text, true, NULL)))
         goto failed;
     *prepared = t;
     return true;
@@ -227,7 +234,8 @@ void span_text_free(struct span_text *t)
     free(t);
 }
 
-/* ---- borders --------------------------------------------------------------------------------------------------- */
+/* ---- borders
+ * --------------------------------------------------------------------------------------------------- */
 
 static uint32_t before_at(const struct span_text *t, size_t at)
 {
@@ -262,14 +270,17 @@ static bool in_number(const struct span_text *t, size_t from, size_t to)
 {
     uint8_t before = from >= 2 ? t->text[from - 1] : 0, after = to + 1 < t->size ? t->text[to] : 0;
 
-    return ((before == '.' || before == ',') && unicode_is_digit(t->text[from]) && unicode_is_digit(t->text[from - 2])) ||
-           ((after == '.' || after == ',') && unicode_is_digit(t->text[to - 1]) && unicode_is_digit(t->text[to + 1]));
+    return ((before == '.' || before == ',') && unicode_is_digit(t->text[from]) &&
+            unicode_is_digit(t->text[from - 2])) ||
+           ((after == '.' || after == ',') && unicode_is_digit(t->text[to - 1]) &&
+            unicode_is_digit(t->text[to + 1]));
 }
 
-/* ---- the search -------------------------------------------------------------------------------------------------- */
+/* ---- the search
+ * -------------------------------------------------------------------------------------------------- */
 
-/* Knuth, Morris and Pratt: all places in one pass, whatever the text.  A match is judged by `judge`: 2 it is meant, 1 it will do, 0 it is
- * none. */
+/* Knuth, Morris and Pratt: all places in one pass, whatever the text.  A match is judged by `judge`: 2 it is
+ * meant, 1 it will do, 0 it is none. */
 struct search {
     const struct span_text *text;
     const struct units *units; /* NULL: bytes */
@@ -303,48 +314,49 @@ static int judge(struct search *s, size_t at, size_t count)
 }
 
 /* The best place among those from `start` on; 0 when there is none. */
-#define DEFINE_SEARCH(name, type)                                                                                        \
-    static int name(struct search *s, const type *text, size_t size, const type *value, size_t count, const uint32_t *back) \
-    {                                                                                                                    \
-        struct search first = { 0 };                                                                                     \
-        size_t had = 0;                                                                                                  \
-        int best = 0;                                                                                                    \
-                                                                                                                         \
-        for (size_t i = 0; i < size; i++) {                                                                              \
-            while (had && text[i] != value[had])                                                                         \
-                had = back[had - 1];                                                                                     \
-            had += text[i] == value[had];                                                                                \
-            if (had == count) {                                                                                          \
-                int how = judge(s, i + 1 - count, count);                                                                \
-                                                                                                                         \
-                if (how == 2)                                                                                            \
-                    return 2;                                                                                            \
-                if (how == 1 && best == 0) {                                                                             \
-                    best = 1;                                                                                            \
-                    first = *s;                                                                                          \
-                }                                                                                                        \
-                had = back[had - 1];                                                                                     \
-            }                                                                                                            \
-        }                                                                                                                \
-        if (best)                                                                                                        \
-            *s = first;                                                                                                  \
-        return best;                                                                                                     \
+#define DEFINE_SEARCH(name, type)                                                                            \
+    static int name(struct search *s, const type *text, size_t size, const type *value, size_t count,        \
+                    const uint32_t *back)                                                                    \
+    {                                                                                                        \
+        struct search first = { 0 };                                                                         \
+        size_t had = 0;                                                                                      \
+        int best = 0;                                                                                        \
+                                                                                                             \
+        for (size_t i = 0; i < size; i++) {                                                                  \
+            while (had && text[i] != value[had])                                                             \
+                had = back[had - 1];                                                                         \
+            had += text[i] == value[had];                                                                    \
+            if (had == count) {                                                                              \
+                int how = judge(s, i + 1 - count, count);                                                    \
+                                                                                                             \
+                if (how == 2)                                                                                \
+                    return 2;                                                                                \
+                if (how == 1 && best == 0) {                                                                 \
+                    best = 1;                                                                                \
+                    first = *s;                                                                              \
+                }                                                                                            \
+                had = back[had - 1];                                                                         \
+            }                                                                                                \
+        }                                                                                                    \
+        if (best)                                                                                            \
+            *s = first;                                                                                      \
+        return best;                                                                                         \
     }
 DEFINE_SEARCH(search_bytes, uint8_t)
 DEFINE_SEARCH(search_units, uint32_t)
 
-#define DEFINE_BACK(name, type)                                            \
-    static uint32_t *name(const type *value, size_t count)                 \
-    {                                                                      \
-        uint32_t *back = malloc(count * sizeof *back), had = 0;            \
-                                                                           \
-        for (size_t i = 0; back && i < count; i++) {                       \
-            while (i && had && value[i] != value[had])                     \
-                had = back[had - 1];                                       \
-            had += i && value[i] == value[had];                            \
-            back[i] = had;                                                 \
-        }                                                                  \
-        return back;                                                       \
+#define DEFINE_BACK(name, type)                                                                              \
+    static uint32_t *name(const type *value, size_t count)                                                   \
+    {                                                                                                        \
+        uint32_t *back = malloc(count * sizeof *back), had = 0;                                              \
+                                                                                                             \
+        for (size_t i = 0; back && i < count; i++) {                                                         \
+            while (i && had && value[i] != value[had])                                                       \
+                had = back[had - 1];                                                                         \
+            had += i && value[i] == value[had];                                                              \
+            back[i] = had;                                                                                   \
+        }                                                                                                    \
+        return back;                                                                                         \
     }
 DEFINE_BACK(back_bytes, uint8_t)
 DEFINE_BACK(back_units, uint32_t)

@@ -5,7 +5,8 @@
 
 #include "client/rows.h"
 
-/* ---- reading --------------------------------------------------------------------------------------------- */
+/* ---- reading ---------------------------------------------------------------------------------------------
+ */
 
 struct reading {
     FILE *file;
@@ -35,8 +36,8 @@ static bool keep(struct reading *r, int c)
     if (r->failed)
         return false;
     if (r->bytes++ == r->bytes_max) {
-        err_set(r->err, ERR_LIMIT, "line %llu: the row has more than %zu bytes", (unsigned long long)r->first_line,
-                r->bytes_max);
+        err_set(r->err, ERR_LIMIT, "line %llu: the row has more than %zu bytes",
+                (unsigned long long)r->first_line, r->bytes_max);
         r->failed = true;
         return false;
     }
@@ -92,7 +93,8 @@ static bool read_quoted(struct reading *r)
     return false;
 }
 
-bool table_read(FILE *file, char separator, json_t *fields, size_t bytes_max, uint64_t *line, bool *end, struct err *err)
+bool table_read(FILE *file, char separator, json_t *fields, size_t bytes_max, uint64_t *line, bool *end,
+                struct err *err)
 {
     struct reading r = { .file = file,
                          .separator = (unsigned char)separator,
@@ -125,7 +127,8 @@ bool table_read(FILE *file, char separator, json_t *fields, size_t bytes_max, ui
             }
             quoted = true;
         } else if (c == '"') {
-            fail(&r, ERR_INPUT, "a quote in the middle of a field without quotes (it is written as \"\" in a quoted field)");
+            fail(&r, ERR_INPUT,
+                 "a quote in the middle of a field without quotes (it is written as \"\" in a quoted field)");
         } else {
             keep(&r, c);
         }
@@ -147,7 +150,8 @@ bool table_read(FILE *file, char separator, json_t *fields, size_t bytes_max, ui
     return !r.failed;
 }
 
-/* ---- writing --------------------------------------------------------------------------------------------- */
+/* ---- writing ---------------------------------------------------------------------------------------------
+ */
 
 static bool must_quote(const char *text, size_t size)
 {

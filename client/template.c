@@ -10,7 +10,8 @@ struct part {
     size_t from, size; /* in template.text */
 };
 
-struct template {
+struct template
+{
     struct buf text;
     struct part *part;
     size_t count, capacity;
@@ -58,7 +59,8 @@ static bool parse(struct template *t, const char *text, struct err *err)
         }
         close = strchr(p, '}');
         if (!close)
-            return err_set(err, ERR_INPUT, "template, byte %zu: `{` has no `}`; expected {column}, or {{ for a brace",
+            return err_set(err, ERR_INPUT,
+                           "template, byte %zu: `{` has no `}`; expected {column}, or {{ for a brace",
                            (size_t)(p - text));
         if (close == p + 1)
             return err_set(err, ERR_INPUT, "template, byte %zu: {} names no column", (size_t)(p - text));
@@ -73,7 +75,8 @@ static bool parse(struct template *t, const char *text, struct err *err)
         p = close + 1;
     }
     if (columns == 0)
-        return err_set(err, ERR_INPUT, "the template names no column, so all rows would be the same; expected {column}");
+        return err_set(err, ERR_INPUT,
+                       "the template names no column, so all rows would be the same; expected {column}");
     return add_part(t, false, from, err);
 }
 

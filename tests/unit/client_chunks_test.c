@@ -95,7 +95,9 @@ static struct buf repeat(const char *text, size_t size)
 /* Every language, every shape of limits: nothing lost, offsets exact, counts true. */
 static void test_every_language_is_covered(void **state)
 {
-    static const struct chunk_limits limits[] = { { 16, 0 }, { 16, 7 }, { 40, 10 }, { 200, 40 }, { 1000, 100 } };
+    static const struct chunk_limits limits[] = {
+        { 16, 0 }, { 16, 7 }, { 40, 10 }, { 200, 40 }, { 1000, 100 }
+    };
 
     (void)state;
     for (size_t i = 0; i < LANGUAGES; i++)
@@ -177,8 +179,11 @@ static void test_a_long_gap(void **state)
 /* Random characters of random classes. */
 static void test_random_texts(void **state)
 {
-    static const char *const pieces[] = { " ", "  ", "\n", "\n\n", "\r\n", "a", "Bc", ". ", "! ", "。", "，", "# ", "\n# ", "```", "\n```\n",
-                                          "\u0301", "é", "漢", "ก", "ำ", "😀", "\u200d", "👩", "1", "-", "\u00ad", "\u3000", "\f", "ﬁ", "\"", "」", "가", "ᄀ", "ᅡ", "🇩", "🇪" };
+    static const char *const pieces[] = {
+        " ",    "  ",     "\n",      "\n\n",   "\r\n", "a",  "Bc", ". ", "! ", "。",     "，", "# ",
+        "\n# ", "```",    "\n```\n", "\u0301", "é",    "漢", "ก",  "ำ",  "😀",  "\u200d", "👩",  "1",
+        "-",    "\u00ad", "\u3000",  "\f",     "ﬁ",    "\"", "」", "가", "ᄀ", "ᅡ",     "🇩",  "🇪"
+    };
     uint32_t seed = 1;
 
     (void)state;
@@ -202,12 +207,18 @@ static void test_where_cuts_are_preferred(void **state)
         const char *before, *after; /* what ends, and what begins, at the cut */
     } cases[] = {
         /* A paragraph before a sentence, a sentence before a line, a line before a word. */
-        { "one two three four five six seven eight. Nine ten eleven twelve", "\n\nThirteen fourteen. Fifteen sixteen seventeen eighteen nineteen twenty" },
-        { "one two three four five six seven eight nine ten eleven", "\n# A heading\nthirteen fourteen. Fifteen sixteen seventeen eighteen nineteen" },
-        { "one two three four five six seven eight nine ten eleven.", " Thirteen fourteen\nfifteen sixteen seventeen eighteen nineteen twenty" },
-        { "one two three four five six seven eight nine ten (eleven!)", " Thirteen fourteen\nfifteen sixteen seventeen eighteen nineteen twenty" },
-        { "one two three four five six seven eight nine ten", "\neleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen" },
-        { "人人生而自由，在尊严和权利上一律平等。", "他们赋有理性和良心，并应以兄弟关系的精神相对待，他们赋有理性和良心，并应以兄弟关系的精神" },
+        { "one two three four five six seven eight. Nine ten eleven twelve",
+          "\n\nThirteen fourteen. Fifteen sixteen seventeen eighteen nineteen twenty" },
+        { "one two three four five six seven eight nine ten eleven",
+          "\n# A heading\nthirteen fourteen. Fifteen sixteen seventeen eighteen nineteen" },
+        { "one two three four five six seven eight nine ten eleven.",
+          " Thirteen fourteen\nfifteen sixteen seventeen eighteen nineteen twenty" },
+        { "one two three four five six seven eight nine ten (eleven!)",
+          " Thirteen fourteen\nfifteen sixteen seventeen eighteen nineteen twenty" },
+        { "one two three four five six seven eight nine ten",
+          "\neleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen" },
+        { "人人生而自由，在尊严和权利上一律平等。",
+          "他们赋有理性和良心，并应以兄弟关系的精神相对待，他们赋有理性和良心，并应以兄弟关系的精神" },
     };
 
     (void)state;
@@ -229,8 +240,10 @@ static void test_where_cuts_are_preferred(void **state)
 static void test_where_no_cut_is_preferred(void **state)
 {
     static const char *const before[] = {
-        "one two three four five six seven. Eight nine Dr.", "one two three four five six seven. Eight nine z.B.",
-        "one two three four five six seven. Eight nine J.",  "one two three four five six seven. Eight nine is 3.",
+        "one two three four five six seven. Eight nine Dr.",
+        "one two three four five six seven. Eight nine z.B.",
+        "one two three four five six seven. Eight nine J.",
+        "one two three four five six seven. Eight nine is 3.",
         "one two three four five six seven. Eight nine etc.",
     };
     static const char *const after = " Thirteen fourteen fifteen sixteen seventeen eighteen nineteen";
@@ -246,7 +259,8 @@ static void test_where_no_cut_is_preferred(void **state)
         CHECK(cuts.to[0] == strlen("one two three four five six seven."));
     }
     text.size = 0;
-    CHECK(buf_text(&text, "one two three four five six seven eight\n\n```\nint a;\n\nint b;\n```\nnine ten eleven twelve thirteen"));
+    CHECK(buf_text(&text, "one two three four five six seven eight\n\n```\nint a;\n\nint b;\n```\nnine ten "
+                          "eleven twelve thirteen"));
     tokens = count_tokens(span_text("one two three four five six seven eight\n\n```\nint a;\n\nint"));
     cut(buf_span(&text), (struct chunk_limits){ tokens, 0 }, &cuts);
     CHECK(cuts.to[0] == strlen("one two three four five six seven eight"));
@@ -299,14 +313,16 @@ static void test_a_file_is_cut_as_its_text(void **state)
     bool end, end_b;
 
     (void)state;
-    CHECK(fputs("\xef\xbb\xbf", file) >= 0 && fwrite(text.data, 1, text.size, file) == text.size && fclose(file) == 0);
+    CHECK(fputs("\xef\xbb\xbf", file) >= 0 && fwrite(text.data, 1, text.size, file) == text.size &&
+          fclose(file) == 0);
     CHECK(documents_open(&documents, &(struct documents_config){ .word = words, .word_count = 1 }, &err));
     CHECK(document_open(&document, documents, 0, &err));
     CHECK(chunks_open(&a, document, tokenizer, (struct chunk_limits){ 300, 50 }, &err));
     CHECK(chunks_of_text(&b, buf_span(&text), tokenizer, (struct chunk_limits){ 300, 50 }, &err));
     do {
         CHECK(chunks_next(a, &x, &end, &err) && chunks_next(b, &y, &end_b, &err) && end == end_b);
-        CHECK(end || (span_equal(x.text, y.text) && x.byte == y.byte + 3 && x.chars == y.chars + 1 && x.last == y.last));
+        CHECK(end || (span_equal(x.text, y.text) && x.byte == y.byte + 3 && x.chars == y.chars + 1 &&
+                      x.last == y.last));
     } while (!end);
     chunks_close(a);
     chunks_close(b);
@@ -319,10 +335,14 @@ static void test_a_file_is_cut_as_its_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_language_is_covered), cmocka_unit_test(test_odd_shapes),
-        cmocka_unit_test(test_a_long_gap),                cmocka_unit_test(test_random_texts),
-        cmocka_unit_test(test_where_cuts_are_preferred),  cmocka_unit_test(test_where_no_cut_is_preferred),
-        cmocka_unit_test(test_overlap),                   cmocka_unit_test(test_limits_that_are_none),
+        cmocka_unit_test(test_every_language_is_covered),
+        cmocka_unit_test(test_odd_shapes),
+        cmocka_unit_test(test_a_long_gap),
+        cmocka_unit_test(test_random_texts),
+        cmocka_unit_test(test_where_cuts_are_preferred),
+        cmocka_unit_test(test_where_no_cut_is_preferred),
+        cmocka_unit_test(test_overlap),
+        cmocka_unit_test(test_limits_that_are_none),
         cmocka_unit_test(test_a_file_is_cut_as_its_text),
     };
     struct err err;

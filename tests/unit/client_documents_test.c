@@ -1,4 +1,5 @@
-/* Documents: what words name, in which order; what is no text, each in its own words; and that a change is seen. */
+/* Documents: what words name, in which order; what is no text, each in its own words; and that a change is
+ * seen. */
 
 #include "tests/check.h"
 
@@ -41,7 +42,9 @@ static int enter(void **state)
 
 static struct documents *list(const char *const *word, int count, const char *template)
 {
-    struct documents_config config = { .word = (char *const *)(uintptr_t)word, .word_count = count, .template = template };
+    struct documents_config config = { .word = (char *const *)(uintptr_t)word,
+                                       .word_count = count,
+                                       .template = template };
     struct documents *documents;
     struct err err = { 0 };
 
@@ -69,7 +72,9 @@ static void check_names(const char *word, const char *names)
 
 static void check_no_list(const char *word, const char *template, enum err_code code, const char *words)
 {
-    struct documents_config config = { .word = (char *const *)(uintptr_t)&word, .word_count = 1, .template = template };
+    struct documents_config config = { .word = (char *const *)(uintptr_t)&word,
+                                       .word_count = 1,
+                                       .template = template };
     struct documents *documents;
     struct err err = { 0 };
 
@@ -131,7 +136,8 @@ static void check_failure(struct documents *d, size_t index, enum err_code code,
 static void test_the_order_of_names(void **state)
 {
     (void)state;
-    CHECK(mkdir("in", 0700) == 0 && mkdir("in/b", 0700) == 0 && mkdir("in/.git", 0700) == 0 && mkdir("in/empty", 0700) == 0);
+    CHECK(mkdir("in", 0700) == 0 && mkdir("in/b", 0700) == 0 && mkdir("in/.git", 0700) == 0 &&
+          mkdir("in/empty", 0700) == 0);
     put_text("in/a.txt", "a");
     put_text("in/b/z.md", "z");
     put_text("in/b/.hidden", "h");
@@ -185,7 +191,8 @@ static void test_loops_and_what_is_no_file(void **state)
     struct documents *d;
 
     (void)state;
-    CHECK(mkdir("w", 0700) == 0 && symlink("..", "w/up") == 0 && symlink("loop", "w/loop") == 0 && symlink("nothing", "w/dangling") == 0);
+    CHECK(mkdir("w", 0700) == 0 && symlink("..", "w/up") == 0 && symlink("loop", "w/loop") == 0 &&
+          symlink("nothing", "w/dangling") == 0);
     CHECK(mkfifo("w/fifo", 0600) == 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0);
     put_text("w/good.txt", "good");
     d = list(&word, 1, NULL);
@@ -246,7 +253,8 @@ static void test_names_of_any_bytes(void **state)
     d = list(&word, 1, NULL);
     CHECK(documents_count(d) == 4);
     CHECK(!strcmp(documents_name(d, 0), "n/a\nb.txt"));
-    CHECK(!strcmp(documents_name(d, 1), "n/x\xef\xbf\xbd.txt") && !strcmp(documents_name(d, 2), documents_name(d, 1)));
+    CHECK(!strcmp(documents_name(d, 1), "n/x\xef\xbf\xbd.txt") &&
+          !strcmp(documents_name(d, 2), documents_name(d, 1)));
     check_text(d, 1, "first");
     check_text(d, 2, "second");
     check_text(d, 3, "accent");
@@ -264,12 +272,17 @@ static void test_what_is_no_text(void **state)
         { BYTES(""), "empty" },
         { BYTES("\xef\xbb\xbf"), "empty" },
         { BYTES(" \n\t\xe3\x80\x80\r\n"), "nothing but white space" },
-        { BYTES("\x7f" "ELF\2\1\1\0\0\0"), "it is a program" },
+        { BYTES("\x7f"
+                "ELF\2\1\1\0\0\0"),
+          "it is a program" },
         { BYTES("%PDF-1.4\nplain so far"), "it is a PDF file (pdftotext" },
         { BYTES("PK\3\4\0\0\0\0word/document.xml"), "a ZIP archive" },
         { BYTES("some text\0and more of it, all of it plain"), "binary (a NUL byte at byte 9)" },
-        { BYTES("\1\2\3\4\5\6\7\x0e\x0f" "abc"), "too many control characters" },
-        { BYTES("\xff\xfeH\0e\0l\0l\0o\0 \0w\0o\0r\0l\0d\0"), "looks like UTF-16LE; convert it: iconv -f UTF-16LE -t UTF-8" },
+        { BYTES("\1\2\3\4\5\6\7\x0e\x0f"
+                "abc"),
+          "too many control characters" },
+        { BYTES("\xff\xfeH\0e\0l\0l\0o\0 \0w\0o\0r\0l\0d\0"),
+          "looks like UTF-16LE; convert it: iconv -f UTF-16LE -t UTF-8" },
         { BYTES("\xfe\xff\0H\0e\0l\0l\0o\0 \0w\0o\0r\0l\0d"), "iconv -f UTF-16BE -t UTF-8" },
         { BYTES("H\0e\0l\0l\0o\0 \0w\0o\0r\0l\0d\0 \0i\0t\0 \0i\0s\0"), "looks like UTF-16LE" },
         { BYTES("\0H\0e\0l\0l\0o\0 \0w\0o\0r\0l\0d\0 \0i\0t"), "looks like UTF-16BE" },
@@ -277,26 +290,49 @@ static void test_what_is_no_text(void **state)
         { BYTES("\0\0\xfe\xff\0\0\0H\0\0\0i"), "looks like UTF-32BE" },
         { BYTES("H\0\0\0i\0\0\0 \0\0\0y\0\0\0o\0\0\0u\0\0\0"), "looks like UTF-32LE" },
         /* "Der Straßenbauer hörte gründliche Erklärungen." */
-        { BYTES("Der Stra\xdf" "enbauer h\xf6rte gr\xfcndliche Erkl\xe4rungen."), "not UTF-8 at byte 8: it looks like ISO-8859-1; convert it: iconv -f ISO-8859-1 -t UTF-8" },
-        { BYTES("\x93" "caf\xe9\x94 \x80 5"), "looks like WINDOWS-1252" },
+        { BYTES("Der Stra\xdf"
+                "enbauer h\xf6rte gr\xfcndliche Erkl\xe4rungen."),
+          "not UTF-8 at byte 8: it looks like ISO-8859-1; convert it: iconv -f ISO-8859-1 -t UTF-8" },
+        { BYTES("\x93"
+                "caf\xe9\x94 \x80 5"),
+          "looks like WINDOWS-1252" },
         /* "日本語のテキストです。" */
-        { BYTES("\x93\xfa\x96\x7b\x8c\xea\x82\xcc\x83\x65\x83\x4c\x83\x58\x83\x67\x82\xc5\x82\xb7\x81\x42"), "looks like SHIFT_JIS" },
-        { BYTES("\xc6\xfc\xcb\xdc\xb8\xec\xa4\xce\xa5\xc6\xa5\xad\xa5\xb9\xa5\xc8\xa4\xc7\xa4\xb9\xa1\xa3"), "looks like EUC-JP" },
+        { BYTES("\x93\xfa\x96\x7b\x8c\xea\x82\xcc\x83\x65\x83\x4c\x83\x58\x83\x67\x82\xc5\x82\xb7\x81\x42"),
+          "looks like SHIFT_JIS" },
+        { BYTES("\xc6\xfc\xcb\xdc\xb8\xec\xa4\xce\xa5\xc6\xa5\xad\xa5\xb9\xa5\xc8\xa4\xc7\xa4\xb9\xa1\xa3"),
+          "looks like EUC-JP" },
         /* "人人生而自由，在尊严和权利上一律平等。" */
-        { BYTES("\xc8\xcb\xc8\xcb\xc9\xfa\xb6\xf8\xd7\xd4\xd3\xc9\xa3\xac\xd4\xda\xd7\xf0\xd1\xcf\xba\xcd\xc8\xa8\xc0\xfb\xc9\xcf\xd2\xbb\xc2\xc9\xc6\xbd\xb5\xc8\xa1\xa3"), "looks like GB18030" },
+        { BYTES("\xc8\xcb\xc8\xcb\xc9\xfa\xb6\xf8\xd7\xd4\xd3\xc9\xa3\xac\xd4\xda\xd7\xf0\xd1\xcf\xba\xcd\xc8"
+                "\xa8\xc0\xfb\xc9\xcf\xd2\xbb\xc2\xc9\xc6\xbd\xb5\xc8\xa1\xa3"),
+          "looks like GB18030" },
         /* "모든 인간은 태어날 때부터 자유로우며" */
-        { BYTES("\xb8\xf0\xb5\xe7 \xc0\xce\xb0\xa3\xc0\xba \xc5\xc2\xbe\xee\xb3\xaf \xb6\xa7\xba\xce\xc5\xcd \xc0\xda\xc0\xaf\xb7\xce\xbf\xec\xb8\xe7"), "looks like EUC-KR" },
+        { BYTES("\xb8\xf0\xb5\xe7 \xc0\xce\xb0\xa3\xc0\xba \xc5\xc2\xbe\xee\xb3\xaf \xb6\xa7\xba\xce\xc5\xcd "
+                "\xc0\xda\xc0\xaf\xb7\xce\xbf\xec\xb8\xe7"),
+          "looks like EUC-KR" },
         /* "Все люди рождаются свободными" */
-        { BYTES("\xc2\xf1\xe5 \xeb\xfe\xe4\xe8 \xf0\xee\xe6\xe4\xe0\xfe\xf2\xf1\xff \xf1\xe2\xee\xe1\xee\xe4\xed\xfb\xec\xe8"), "looks like WINDOWS-1251" },
-        { BYTES("\xf7\xd3\xc5 \xcc\xc0\xc4\xc9 \xd2\xcf\xd6\xc4\xc1\xc0\xd4\xd3\xd1 \xd3\xd7\xcf\xc2\xcf\xc4\xce\xd9\xcd\xc9"), "looks like KOI8-R" },
-        /* "Όλοι οι άνθρωποι γεννιούνται", "Všichni lidé rodí se svobodní, příliš žluťoučký", "כל בני האדם נולדו" */
-        { BYTES("\xbc\xeb\xef\xe9 \xef\xe9 \xdc\xed\xe8\xf1\xf9\xf0\xef\xe9 \xe3\xe5\xed\xed\xe9\xef\xfd\xed\xf4\xe1\xe9"), "looks like WINDOWS-1253" },
-        { BYTES("V\x9aichni lid\xe9 rod\xed se svobodn\xed, p\xf8\xedli\x9a \x9elu\x9dou\xe8k\xfd"), "looks like WINDOWS-1250" },
+        { BYTES("\xc2\xf1\xe5 \xeb\xfe\xe4\xe8 \xf0\xee\xe6\xe4\xe0\xfe\xf2\xf1\xff "
+                "\xf1\xe2\xee\xe1\xee\xe4\xed\xfb\xec\xe8"),
+          "looks like WINDOWS-1251" },
+        { BYTES("\xf7\xd3\xc5 \xcc\xc0\xc4\xc9 \xd2\xcf\xd6\xc4\xc1\xc0\xd4\xd3\xd1 "
+                "\xd3\xd7\xcf\xc2\xcf\xc4\xce\xd9\xcd\xc9"),
+          "looks like KOI8-R" },
+        /* "Όλοι οι άνθρωποι γεννιούνται", "Všichni lidé rodí se svobodní, příliš žluťoučký", "כל בני האדם
+           נולדו" */
+        { BYTES("\xbc\xeb\xef\xe9 \xef\xe9 \xdc\xed\xe8\xf1\xf9\xf0\xef\xe9 "
+                "\xe3\xe5\xed\xed\xe9\xef\xfd\xed\xf4\xe1\xe9"),
+          "looks like WINDOWS-1253" },
+        { BYTES("V\x9aichni lid\xe9 rod\xed se svobodn\xed, p\xf8\xedli\x9a \x9elu\x9dou\xe8k\xfd"),
+          "looks like WINDOWS-1250" },
         { BYTES("\xeb\xec \xe1\xf0\xe9 \xe4\xe0\xe3\xed \xf0\xe5\xec\xe3\xe5"), "looks like WINDOWS-1255" },
         /* "人人生而自由" in Big5 */
-        { BYTES("\xa4\x48\xa4\x48\xa5\xcd\xa6\xd3\xa6\xdb\xa5\xd1\xa1\x41\xa6\x62\xb4\x4c\xc4\x59\xa9\x4d\xc5\x76\xa7\x51\xa4\x57"), "looks like BIG5" },
-        { BYTES("caf\xc3\xa9 and \xe6\xbc\xa2 and one b\xe9" "d byte, \xc3\xa9"), "not UTF-8 at byte 23 (0xE9), though most of it is" },
-        { BYTES("\xc3\xa9\xc3\xa9\xc3\xa9 cut \xe6\xbc"), "not UTF-8 at byte 11 (0xE6), though most of it is" },
+        { BYTES("\xa4\x48\xa4\x48\xa5\xcd\xa6\xd3\xa6\xdb\xa5\xd1\xa1\x41\xa6\x62\xb4\x4c\xc4\x59\xa9\x4d\xc5"
+                "\x76\xa7\x51\xa4\x57"),
+          "looks like BIG5" },
+        { BYTES("caf\xc3\xa9 and \xe6\xbc\xa2 and one b\xe9"
+                "d byte, \xc3\xa9"),
+          "not UTF-8 at byte 23 (0xE9), though most of it is" },
+        { BYTES("\xc3\xa9\xc3\xa9\xc3\xa9 cut \xe6\xbc"),
+          "not UTF-8 at byte 11 (0xE6), though most of it is" },
         { BYTES("\xed\xa0\x80 surrogate"), "not UTF-8 at byte 0" },
     };
 
@@ -405,12 +441,14 @@ static void test_a_change_is_seen(void **state)
     times[0] = st.st_atim;
     times[1] = st.st_mtim;
     file = fopen("same size.txt", "r+");
-    CHECK(file && fputs("TEXT", file) >= 0 && fclose(file) == 0 && utimensat(AT_FDCWD, "same size.txt", times, 0) == 0);
+    CHECK(file && fputs("TEXT", file) >= 0 && fclose(file) == 0 &&
+          utimensat(AT_FDCWD, "same size.txt", times, 0) == 0);
     check_failure(d, 2, ERR_CONFLICT, "changed between two readings");
     CHECK(unlink("replaced.txt") == 0 && mkfifo("replaced.txt", 0600) == 0);
     check_failure(d, 3, ERR_INPUT, "not a file"); /* and does not wait for a writer */
     /* Within one reading. */
-    CHECK(document_open(&document, d, 4, &err) && document_read(document, bytes, sizeof bytes, &got, &err) && got);
+    CHECK(document_open(&document, d, 4, &err) && document_read(document, bytes, sizeof bytes, &got, &err) &&
+          got);
     CHECK(truncate("while.txt", 400000) == 0);
     while (document_read(document, bytes, sizeof bytes, &got, &err))
         CHECK(got);
@@ -420,14 +458,16 @@ static void test_a_change_is_seen(void **state)
     buf_fini(&text);
 }
 
-static void with_input(const char *text, bool pipe_it, const char *template, void (*check)(struct documents *d))
+static void with_input(const char *text, bool pipe_it, const char *template,
+                       void (*check)(struct documents *d))
 {
     int had = dup(STDIN_FILENO), ends[2];
     const char *words[] = { "-", "-" };
     struct documents *d;
 
     if (pipe_it) {
-        CHECK(pipe(ends) == 0 && write(ends[1], text, strlen(text)) == (ssize_t)strlen(text) && close(ends[1]) == 0);
+        CHECK(pipe(ends) == 0 && write(ends[1], text, strlen(text)) == (ssize_t)strlen(text) &&
+              close(ends[1]) == 0);
     } else {
         put_text("input", text);
         ends[0] = open("input", O_RDONLY);
@@ -478,8 +518,10 @@ static void test_rows_of_tables(void **state)
                         "4,,  \r\n"
                         "5,\xff,x\r\n"
                         "6,Six,last");
-    put_text("t/b.jsonl", "{\"id\":1,\"title\":\"T\",\"the body\":{\"b\":[1,2.5,\"é\"],\"a\":null}}\r\n\n[1]\n{\"id\":\n{\"id\":null,\"titel\":\"T\"}\n"
-                          "{\"id\":0.1,\"title\":true,\"the body\":\"\"}");
+    put_text("t/b.jsonl",
+             "{\"id\":1,\"title\":\"T\",\"the "
+             "body\":{\"b\":[1,2.5,\"é\"],\"a\":null}}\r\n\n[1]\n{\"id\":\n{\"id\":null,\"titel\":\"T\"}\n"
+             "{\"id\":0.1,\"title\":true,\"the body\":\"\"}");
     put_text("t/c.tsv", "id\ttitle\tthe body\n1\tA, B\tC\n");
     put_text("t/d.txt", "no table");
     put_text("t/e.csv", "");

@@ -8,9 +8,9 @@
 
 #include "client/merge.h"
 
-static const char *const schema_text =
-    "{'type':'object','properties':{'name':{'type':'string'},'tags':{'type':'array'},'total':{'type':'number'},"
-    "'a,b=c':{},'nested':{'type':'object'}}}";
+static const char *const schema_text = "{'type':'object','properties':{'name':{'type':'string'},'tags':{'"
+                                       "type':'array'},'total':{'type':'number'},"
+                                       "'a,b=c':{},'nested':{'type':'object'}}}";
 
 static json_t *json(const char *text)
 {
@@ -27,9 +27,11 @@ static json_t *json(const char *text)
 }
 
 /* rows: an array, chunks numbered from 0.  Compares the texts, so the order of keys too. */
-static void check_merge(const char *rules, const char *rows_text, const char *wanted_row, const char *wanted_from)
+static void check_merge(const char *rules, const char *rows_text, const char *wanted_row,
+                        const char *wanted_from)
 {
-    json_t *schema = json(schema_text), *rows = json(rows_text), *row, *from, *expected = json(wanted_row), *origins;
+    json_t *schema = json(schema_text), *rows = json(rows_text), *row, *from, *expected = json(wanted_row),
+           *origins;
     struct merge *merge;
     struct err err = { 0 };
     char *a, *b;
@@ -67,15 +69,19 @@ static void check_merge(const char *rules, const char *rows_text, const char *wa
 static void test_defaults(void **state)
 {
     (void)state;
-    check_merge(NULL, "[{'name':'','tags':[],'total':null},{'tags':['x','y'],'name':'B','total':0},{'name':'C','tags':['y','z'],'total':5}]",
-                "{'name':'B','tags':['x','y','z'],'total':0}", "{'/name':1,'/tags/0':1,'/tags/1':1,'/tags/2':2,'/total':1}");
+    check_merge(NULL,
+                "[{'name':'','tags':[],'total':null},{'tags':['x','y'],'name':'B','total':0},{'name':'C','"
+                "tags':['y','z'],'total':5}]",
+                "{'name':'B','tags':['x','y','z'],'total':0}",
+                "{'/name':1,'/tags/0':1,'/tags/1':1,'/tags/2':2,'/total':1}");
     /* Nothing is merged with one chunk. */
-    check_merge(NULL, "[{'name':'A','tags':['x','x'],'total':null}]", "{'name':'A','tags':['x','x'],'total':null}",
-                "{'/name':0,'/tags/0':0,'/tags/1':0}");
+    check_merge(NULL, "[{'name':'A','tags':['x','x'],'total':null}]",
+                "{'name':'A','tags':['x','x'],'total':null}", "{'/name':0,'/tags/0':0,'/tags/1':0}");
     /* Where none says anything, what the first says; a field that only some have. */
     check_merge(NULL, "[{'name':''},{'name':null,'tags':[]}]", "{'name':'','tags':[]}", "{'/name':0}");
     /* The schema's order, then that of appearance. */
-    check_merge(NULL, "[{'zz':1,'total':2},{'yy':3,'name':'n'}]", "{'name':'n','total':2,'zz':1,'yy':3}", NULL);
+    check_merge(NULL, "[{'zz':1,'total':2},{'yy':3,'name':'n'}]", "{'name':'n','total':2,'zz':1,'yy':3}",
+                NULL);
     check_merge(NULL, "[{}]", "{}", "{}");
 }
 
@@ -86,16 +92,20 @@ static void test_rules(void **state)
                 "{'/name/0':0,'/name/1':2,'/name/2':3}");
     check_merge("name=all", "[{'name':'A'}]", "{'name':['A']}", NULL);
     check_merge("name=all", "[{'total':1}]", "{'name':[],'total':1}", NULL);
-    check_merge("tags=all", "[{'tags':['a']},{'tags':[]},{'tags':['b']}]", "{'tags':[['a'],['b']]}", "{'/tags/0/0':0,'/tags/1/0':2}");
+    check_merge("tags=all", "[{'tags':['a']},{'tags':[]},{'tags':['b']}]", "{'tags':[['a'],['b']]}",
+                "{'/tags/0/0':0,'/tags/1/0':2}");
     check_merge("tags=first", "[{'tags':[]},{'tags':['b']},{'tags':['c']}]", "{'tags':['b']}", NULL);
     check_merge("name=union", "[{'name':'A'},{'name':'B'},{'name':'A'}]", "{'name':['A','B']}", NULL);
-    check_merge("name=longest", "[{'name':'éé'},{'name':'abc'},{'name':'xyz'}]", "{'name':'abc'}", "{'/name':1}");
+    check_merge("name=longest", "[{'name':'éé'},{'name':'abc'},{'name':'xyz'}]", "{'name':'abc'}",
+                "{'/name':1}");
     check_merge("tags=longest", "[{'tags':[1]},{'tags':[1,2]},{'tags':[3,4]}]", "{'tags':[1,2]}", NULL);
     check_merge("total=longest", "[{'total':1},{'total':100}]", "{'total':1}", NULL);
-    check_merge("name=vote", "[{'name':'A'},{'name':'B'},{'name':'B'},{'name':''},{'name':''},{'name':''}]", "{'name':'B'}", "{'/name':1}");
+    check_merge("name=vote", "[{'name':'A'},{'name':'B'},{'name':'B'},{'name':''},{'name':''},{'name':''}]",
+                "{'name':'B'}", "{'/name':1}");
     check_merge("name=vote", "[{'name':'A'},{'name':'B'},{'name':'B'},{'name':'A'}]", "{'name':'A'}", NULL);
     check_merge("name=vote", "[{'name':null},{'name':''}]", "{'name':null}", NULL);
-    check_merge("total=vote,name=longest", "[{'name':'x','total':1},{'name':'','total':2.0},{'name':'yy','total':2}]",
+    check_merge("total=vote,name=longest",
+                "[{'name':'x','total':1},{'name':'','total':2.0},{'name':'yy','total':2}]",
                 "{'name':'yy','total':2.0}", "{'/name':2,'/total':1}");
     check_merge("a,b=c=all,name=first", "[{'a,b=c':1},{'a,b=c':2}]", "{'a,b=c':[1,2]}", NULL);
 }
@@ -105,12 +115,16 @@ static void test_values(void **state)
 {
     (void)state;
     check_merge(NULL, "[{'tags':[{'x':1,'y':2},1,'1',null]},{'tags':[{'y':2,'x':1.0},1.0,null,true]}]",
-                "{'tags':[{'x':1,'y':2},1,'1',null,true]}", "{'/tags/0/x':0,'/tags/0/y':0,'/tags/1':0,'/tags/2':0,'/tags/4':1}");
-    check_merge(NULL, "[{'nested':{}},{'nested':{'a/b':'x','c~d':[1],'':false}}]", "{'nested':{'a/b':'x','c~d':[1],'':false}}",
+                "{'tags':[{'x':1,'y':2},1,'1',null,true]}",
+                "{'/tags/0/x':0,'/tags/0/y':0,'/tags/1':0,'/tags/2':0,'/tags/4':1}");
+    check_merge(NULL, "[{'nested':{}},{'nested':{'a/b':'x','c~d':[1],'':false}}]",
+                "{'nested':{'a/b':'x','c~d':[1],'':false}}",
                 "{'/nested/a~1b':1,'/nested/c~0d/0':1,'/nested/':1}");
-    check_merge("total=vote", "[{'total':9223372036854775807},{'total':9223372036854775806},{'total':9223372036854775806}]",
+    check_merge("total=vote",
+                "[{'total':9223372036854775807},{'total':9223372036854775806},{'total':9223372036854775806}]",
                 "{'total':9223372036854775806}", NULL);
-    check_merge("total=all", "[{'total':1e300},{'total':0.1},{'total':-9223372036854775808}]", "{'total':[1e300,0.1,-9223372036854775808]}", NULL);
+    check_merge("total=all", "[{'total':1e300},{'total':0.1},{'total':-9223372036854775808}]",
+                "{'total':[1e300,0.1,-9223372036854775808]}", NULL);
     check_merge(NULL, "[['a','b'],['b','c']]", "['a','b','c']", "{'/0':0,'/1':0,'/2':1}");
     check_merge(NULL, "['','x']", "'x'", "{'':1}");
 }
@@ -147,7 +161,8 @@ static void test_rules_that_are_none(void **state)
 
 static void test_a_schema_by_reference(void **state)
 {
-    json_t *schema = json("{'$ref':'#/$defs/row','$defs':{'row':{'properties':{'x':{}}}}}"), *loop = json("{'$ref':'#/$defs/a','$defs':{'a':{'$ref':'#/$defs/a'}}}");
+    json_t *schema = json("{'$ref':'#/$defs/row','$defs':{'row':{'properties':{'x':{}}}}}"),
+           *loop = json("{'$ref':'#/$defs/a','$defs':{'a':{'$ref':'#/$defs/a'}}}");
     struct merge *merge;
     json_t *row, *from;
     struct err err;

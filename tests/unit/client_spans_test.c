@@ -36,8 +36,8 @@ static bool stands(const char *text, const char *value, enum span_label label, c
 
     if (found.label != label)
         return false;
-    return label == SPAN_NOT_FOUND ||
-           (found.byte_to - found.byte_from == strlen(there) && !memcmp(text + found.byte_from, there, strlen(there)));
+    return label == SPAN_NOT_FOUND || (found.byte_to - found.byte_from == strlen(there) &&
+                                       !memcmp(text + found.byte_from, there, strlen(there)));
 }
 
 static void test_labels(void **state)
@@ -95,7 +95,8 @@ static void test_labels(void **state)
         { "items:\n- one\n- two", "one- two", SPAN_NOT_FOUND, NULL },
         /* A word's border before a place within a word. */
         { "a cat scattered cats, cat", "cat", SPAN_EXACT, "cat" },
-        { "\U0001F469\u200d\U0001F680 flies", "\U0001F469\u200d\U0001F680", SPAN_EXACT, "\U0001F469\u200d\U0001F680" },
+        { "\U0001F469\u200d\U0001F680 flies", "\U0001F469\u200d\U0001F680", SPAN_EXACT,
+          "\U0001F469\u200d\U0001F680" },
     };
 
     (void)state;
@@ -103,8 +104,8 @@ static void test_labels(void **state)
         if (!stands(cases[i].text, cases[i].value, cases[i].label, cases[i].there)) {
             struct found found = look(cases[i].text, cases[i].value);
 
-            print_error("`%s` in `%s`: %s %d..%d\n", cases[i].value, cases[i].text, span_label_name(found.label),
-                        (int)found.byte_from, (int)found.byte_to);
+            print_error("`%s` in `%s`: %s %d..%d\n", cases[i].value, cases[i].text,
+                        span_label_name(found.label), (int)found.byte_from, (int)found.byte_to);
             CHECK(false);
         }
 }
@@ -144,8 +145,8 @@ static void test_which_place(void **state)
 
         CHECK(span_text_new(&prepared, span_text(cases[i].text), 1000, 500, &err));
         found = (cases[i].word ? span_find_word : span_find)(prepared, span_text(cases[i].value));
-        if (cases[i].at < 0 ? found.label != SPAN_NOT_FOUND : found.byte_from != 1000 + (uint64_t)cases[i].at ||
-                                                               found.char_from < 500) {
+        if (cases[i].at < 0 ? found.label != SPAN_NOT_FOUND
+                            : found.byte_from != 1000 + (uint64_t)cases[i].at || found.char_from < 500) {
             print_error("`%s` in `%s`: %s %d\n", cases[i].value, cases[i].text, span_label_name(found.label),
                         (int)found.byte_from - 1000);
             CHECK(false);
@@ -185,11 +186,13 @@ static char *mapped(const char *text, size_t size, int options)
 {
     utf8proc_uint8_t *out;
 
-    CHECK(utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)size, &out, (utf8proc_option_t)options) >= 0);
+    CHECK(utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)size, &out,
+                       (utf8proc_option_t)options) >= 0);
     return (char *)out;
 }
 
-/* Every language, text and value in different forms and case, line ends of every kind: what is labelled is there. */
+/* Every language, text and value in different forms and case, line ends of every kind: what is labelled is
+ * there. */
 static void test_every_language_in_every_form(void **state)
 {
     static const int forms[] = { UTF8PROC_STABLE | UTF8PROC_COMPOSE, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE,
@@ -220,7 +223,8 @@ static void test_every_language_in_every_form(void **state)
 
             CHECK(buf_text(&shaped, "\U0001F469\u200d\U0001F680 \r\n"));
             for (const char *p = text; *p; p++)
-                CHECK(*p == ' ' ? buf_text(&shaped, (p - text) % 3 ? "\r\n " : "\u00a0") : buf_add(&shaped, p, 1));
+                CHECK(*p == ' ' ? buf_text(&shaped, (p - text) % 3 ? "\r\n " : "\u00a0")
+                                : buf_add(&shaped, p, 1));
             CHECK(span_text_new(&prepared, buf_span(&shaped), 7, 3, &err));
             for (size_t v = 0; v < sizeof forms / sizeof *forms; v++)
                 for (size_t w = 0; w + 3 < words; w++) {
@@ -234,18 +238,22 @@ static void test_every_language_in_every_form(void **state)
                     found = span_find(prepared, span_text(value));
                     if (found.label == SPAN_NOT_FOUND) {
                         /* Only where a value ends between a letter and what belongs to it. */
-                        print_error("%s, forms %zu and %zu: `%s` not found\n", languages[l].name, t, v, value);
+                        print_error("%s, forms %zu and %zu: `%s` not found\n", languages[l].name, t, v,
+                                    value);
                         CHECK(false);
                     }
-                    CHECK(found.byte_from >= 7 && found.byte_to <= 7 + shaped.size && found.byte_from < found.byte_to);
+                    CHECK(found.byte_from >= 7 && found.byte_to <= 7 + shaped.size &&
+                          found.byte_from < found.byte_to);
                     CHECK(found.char_from == 3 + unicode_count(shaped.data, found.byte_from - 7));
                     CHECK(found.char_to == 3 + unicode_count(shaped.data, found.byte_to - 7));
                     wanted = normal(value, strlen(value));
                     had = normal((char *)shaped.data + found.byte_from - 7, found.byte_to - found.byte_from);
                     if (strcmp(wanted, had) != 0 ||
-                        (found.label == SPAN_EXACT && (strlen(value) != found.byte_to - found.byte_from ||
-                                                       memcmp(shaped.data + found.byte_from - 7, value, strlen(value)) != 0))) {
-                        print_error("%s: `%s` is `%s`, there is `%s`\n", languages[l].name, value, wanted, had);
+                        (found.label == SPAN_EXACT &&
+                         (strlen(value) != found.byte_to - found.byte_from ||
+                          memcmp(shaped.data + found.byte_from - 7, value, strlen(value)) != 0))) {
+                        print_error("%s: `%s` is `%s`, there is `%s`\n", languages[l].name, value, wanted,
+                                    had);
                         CHECK(false);
                     }
                     looked++;
@@ -265,8 +273,11 @@ static void test_every_language_in_every_form(void **state)
 /* Random texts and values of characters that combine in every way: a label is always true. */
 static void test_a_label_is_always_true(void **state)
 {
-    static const char *const pieces[] = { "a", "A", "s", "ß", "ss", "\u0301", "\u0323", "\u0307", "e", "é", "É", "ﬁ", "f", "i", "I", "İ", "ı", " ", "\n", "\u00a0",
-                                          "\u00a8", "\u1f80", "\u0345", "\u1fb3", "ᄀ", "ᅡ", "가", "각", "ᆨ", "\u0f71", "\u0f72", "\u0f73", "ﷺ", "…", "." , "℡", "\u0344", "\u03b9", "\u200d" };
+    static const char *const pieces[] = { "a",  "A",  "s",  "ß",      "ss",     "\u0301", "\u0323", "\u0307",
+                                          "e",  "é",  "É",  "ﬁ",      "f",      "i",      "I",      "İ",
+                                          "ı",  " ",  "\n", "\u00a0", "\u00a8", "\u1f80", "\u0345", "\u1fb3",
+                                          "ᄀ", "ᅡ", "가", "각",     "ᆨ",     "\u0f71", "\u0f72", "\u0f73",
+                                          "ﷺ",  "…",  ".",  "℡",      "\u0344", "\u03b9", "\u200d" };
     enum { PIECES = sizeof pieces / sizeof *pieces };
     uint32_t seed = 7;
     size_t found_any = 0;
@@ -323,7 +334,8 @@ static void test_hostile_texts_take_linear_time(void **state)
     value[VALUE] = 'b';
     CHECK(span_text_new(&prepared, span_of(text, SIZE), 0, 0, &err));
     CHECK(span_find(prepared, span_of(value, VALUE + 1)).label == SPAN_NOT_FOUND);
-    CHECK(span_find(prepared, span_of(value, VALUE)).label == SPAN_EXACT); /* at each place, at no border but the first */
+    CHECK(span_find(prepared, span_of(value, VALUE)).label ==
+          SPAN_EXACT); /* at each place, at no border but the first */
     value[0] = 'b';
     CHECK(span_find(prepared, span_of(value, VALUE)).label == SPAN_NOT_FOUND);
     span_text_free(prepared);

@@ -1,4 +1,5 @@
-/* CSV: what is written is read back, by us and by Python's csv module; what cannot be read is said, with its line, and passed over. */
+/* CSV: what is written is read back, by us and by Python's csv module; what cannot be read is said, with its
+ * line, and passed over. */
 
 #include "tests/check.h"
 
@@ -57,9 +58,11 @@ static void test_what_is_read(void **state)
         { "\" a \", b \n", "[[' a ',' b ']]" },
         { "a'b;c\n", "[['a\\u0027b;c']]" },
         /* Faults: named with the line, and the next row is read. */
-        { "a\nb\"c,\"x\ny\",d\ne\n", "[['a'],'line 2: field 1: a quote in the middle of a field without quotes (it is written as \\\"\\\" in a "
+        { "a\nb\"c,\"x\ny\",d\ne\n", "[['a'],'line 2: field 1: a quote in the middle of a field without "
+                                     "quotes (it is written as \\\"\\\" in a "
                                      "quoted field)',['e']]" },
-        { "\"a\"b,c\nd\n", "['line 1: field 1: something follows the quote that ends it; expected a separator',['d']]" },
+        { "\"a\"b,c\nd\n",
+          "['line 1: field 1: something follows the quote that ends it; expected a separator',['d']]" },
         { "a\n\"x\ny\nz\n", "[['a'],'line 2: field 1: the quote that begins it never ends']" },
         { "a,\"", "['line 1: field 2: the quote that begins it never ends']" },
         { "a\nb,\xff\nc\n", "[['a'],'line 2: field 2: not UTF-8',['c']]" },
@@ -140,7 +143,8 @@ static void test_what_is_written(void **state)
     }
     /* A record of one null is no empty line, which is no record to most readers. */
     out.size = 0;
-    CHECK(table_field(&out, NULL, true) && table_end(&out) && table_field(&out, json_null(), true) && table_end(&out));
+    CHECK(table_field(&out, NULL, true) && table_end(&out) && table_field(&out, json_null(), true) &&
+          table_end(&out));
     CHECK(span_equal(buf_span(&out), span_text("\"\"\r\n\"\"\r\n")));
     buf_fini(&out);
 }
@@ -160,8 +164,11 @@ static void test_a_full_buffer_is_unchanged(void **state)
 
 static json_t *odd_rows(void)
 {
-    static const char *const odd[] = { "", " ", "a", "a,b", "\"", "\"\"", "a\"b\"", "\n", "\r", "\r\n", "line\nline", "\t", ";", "'", "é漢😀", "=cmd", "@x", " lead",
-                                       "trail ", ",", ",,", "\\", "\\\"", "a\vb", "\ufeff", "\u2028", "0012", "1e5", "null" };
+    static const char *const odd[] = { "",       " ",      "a",    "a,b",  "\"",         "\"\"",
+                                       "a\"b\"", "\n",     "\r",   "\r\n", "line\nline", "\t",
+                                       ";",      "'",      "é漢😀", "=cmd", "@x",         " lead",
+                                       "trail ", ",",      ",,",   "\\",   "\\\"",       "a\vb",
+                                       "\ufeff", "\u2028", "0012", "1e5",  "null" };
     enum { ODD = sizeof odd / sizeof *odd };
     json_t *rows = json_array();
     uint32_t seed = 3;
