@@ -477,16 +477,17 @@ bool sequence_shape(struct sequence *s, struct sample_shape *shape)
     if (!s->run)
         return true;
     shape->mask = grammar_mask(s->run, s->new_max - (int32_t)s->answer.generated.count);
+    if (!shape->mask) { /* a mask of nothing, which is not the same as no mask */
+        if (grammar_may_end(s->run)) /* it could go on, but not to another end within the budget */
+            finish(s, ANSWER_STOP);
+        else
+            job_fail(s->job, "no_valid_token", "no token may follow what `%s` allows after %zu tokens", q->form_field,
+                     s->answer.generated.count);
+        return false;
+    }
     if (grammar_may_end(s->run) && !q->ignore_eos)
         shape->beside = tokenizer_eos_ids(s->job->tokenizer, &shape->beside_count);
-    if (shape->mask || shape->beside_count)
-        return true;
-    if (grammar_may_end(s->run)) /* it could go on, but not to another end within the budget */
-        finish(s, ANSWER_STOP);
-    else
-        job_fail(s->job, "no_valid_token", "no token may follow what `%s` allows after %zu tokens", q->form_field,
-                 s->answer.generated.count);
-    return false;
+    return true;
 }
 
 void sequence_add(struct sequence *s, int32_t token, const struct answer_score *score)

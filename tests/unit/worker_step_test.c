@@ -494,6 +494,11 @@ static void test_how_texts_with_a_form_end(void **state)
     answer = generated_by(body, &job);
     CHECK(answer->generated.count == 30 && answer->text.size >= 30 && answer->end == ANSWER_STOP && fits(REQUEST_REGEX, "[a-z]*", answer));
     job_free(job);
+    /* A budget that is enough for this end and for no other: what could follow is not drawn, whatever is likely. */
+    snprintf(body, sizeof body, "{\"prompt\":\"a\",\"max_tokens\":2,\"temperature\":0,\"guided_regex\":\"1(QQQQQQQQ)?\",\"logit_bias\":{\"%d\":-100}}", tokenizer_eos(tokenizer));
+    answer = generated_by(body, &job);
+    CHECK(span_equal(buf_span(&answer->text), span_text("1")) && answer->end == ANSWER_STOP);
+    job_free(job);
     /* What repeats itself is brought to its end, not cut. */
     CHECK(tokenizer_encode(tokenizer, span_text("a"), &letter, NULL) && letter.count == 1);
     snprintf(body, sizeof body, "{\"prompt\":\"a\",\"max_tokens\":400,\"temperature\":0,\"guided_json\":{\"type\":\"object\",\"properties\":{\"x\":"
