@@ -411,7 +411,7 @@ static grammar_node random_object(struct grammar_builder *b, int depth, struct l
     static const char *const names[] = { "\"a\"", "\"ab\"", "\"b\"" };
     struct grammar_property property[3];
     struct grammar_object object = { .property = property, .property_count = chance(4) };
-    struct list empty = list_of("{"), filled = list_new(), others = { 0 }, keys = { 0 };
+    struct list empty = list_of("{"), filled = list_new(), keys = { 0 };
     uint32_t first = chance(3);
 
     for (size_t i = 0; i < object.property_count; i++) {
@@ -433,19 +433,14 @@ static grammar_node random_object(struct grammar_builder *b, int depth, struct l
             list_take(&filled, without);
         }
     }
-    if (chance(3) == 0) { /* one other key, not more than two in all, so the list stays finite: its value ends the object */
-        struct list once;
-
+    if (chance(3) == 0) { /* others that have no value cannot be there; any number of them would make no list */
         keys = list_of("\"bb\"");
         object.other_key = dfa_of(&keys);
         object.other_value = grammar_nothing(b);
-        once = list_new();
-        free(once.text);
     }
     *list = list_then(empty, "}");
     list_take(list, list_then(filled, "}"));
     free(keys.text);
-    free(others.text);
     {
         grammar_node node = grammar_object(b, &object);
 
@@ -843,10 +838,685 @@ static void test_small_languages_are_as_their_lists_say(void **state)
     CHECK(built > count / 3 && refused > count / 40);
 }
 
+/* ---- what lists cannot hold ---------------------------------------------------------------------------------------------- */
+
+static struct made plain(void)
+{
+    return make(&(struct recipe){ .merge_count = 3, .merge = { { 'a', 'a' }, { '"', ',' }, { 256, 256 } } });
+}
+
+static struct grammar *built(struct grammar_builder *b, grammar_node root, const struct made *made)
+{
+    struct grammar *grammar;
+    struct err err;
+
+    if (!grammar_build(&grammar, b, root, made->vocabulary, &err))
+        fail_msg("%s", err.text);
+    grammar_builder_free(b);
+    return grammar;
+}
+
+static enum err_code refusal(struct grammar_builder *b, grammar_node root, const struct made *made, const char *words)
+{
+    struct grammar *grammar;
+    struct err err;
+
+    CHECK(!grammar_build(&grammar, b, root, made->vocabulary, &err));
+    CHECK(!grammar);
+    if (!strstr(err.text, words))
+        fail_msg("`%s`, expected `%s`", err.text, words);
+    grammar_builder_free(b);
+    return err.code;
+}
+
+static bool accepts_bytes(struct grammar *grammar, struct span text)
+{
+    struct grammar_run *run = grammar_run_new(grammar);
+    bool ok = grammar_advance_bytes(run, text) && grammar_may_end(run);
+
+    grammar_run_free(run);
+    return ok;
+}
+
+static bool accepts(struct grammar *grammar, const char *text)
+{
+    return accepts_bytes(grammar, span_text(text));
+}
+
+static grammar_node literal(struct grammar_builder *b, const char *text)
+{
+    return grammar_literal(b, span_text(text));
+}
+
+static grammar_node sequence(struct grammar_builder *b, grammar_node x, grammar_node y, grammar_node z)
+{
+    grammar_node part[3] = { x, y, z };
+
+    return grammar_sequence(b, part, 3);
+}
+
+static grammar_node choice(struct grammar_builder *b, grammar_node x, grammar_node y)
+{
+    grammar_node branch[2] = { x, y };
+
+    return grammar_choice(b, branch, 2);
+}
+
+static struct dfa *dfa_of_texts(const char *const *text, size_t count)
+{
+    struct list list = list_new();
+    struct dfa *dfa;
+
+    for (size_t i = 0; i < count; i++)
+        list_add(&list, text[i], strlen(text[i]));
+    dfa = dfa_of(&list);
+    free(list.text);
+    return dfa;
+}
+
+/* As nested as the stack is deep, and not one deeper; a mask does not lead there, so nothing is ever stuck. */
+static void test_recursion_goes_as_deep_as_the_stack(void **state)
+{
+    struct made made = plain();
+    struct grammar_builder *b = grammar_builder_new();
+    grammar_node self = grammar_reserve(b);
+    struct grammar *grammar;
+    struct grammar_run *run;
+    char text[2 * GRAMMAR_DEPTH_MAX + 4];
+
+    (void)state;
+    grammar_define(b, self, choice(b, literal(b, "b"), sequence(b, literal(b, "["), self, literal(b, "]"))));
+    grammar = built(b, self, &made);
+    CHECK(accepts(grammar, "b") && accepts(grammar, "[[b]]") && !accepts(grammar, "[[b]") && !accepts(grammar, "[]"));
+    for (int depth = GRAMMAR_DEPTH_MAX; depth <= GRAMMAR_DEPTH_MAX + 1; depth++) {
+        memset(text, '[', (size_t)depth);
+        text[depth] = 'b';
+        memset(text + depth + 1, ']', (size_t)depth);
+        CHECK(accepts_bytes(grammar, span_of(text, 2 * (size_t)depth + 1)) == (depth == GRAMMAR_DEPTH_MAX));
+    }
+    run = grammar_run_new(grammar);
+    for (int depth = 0; depth <= GRAMMAR_DEPTH_MAX; depth++) {
+        const uint64_t *mask = grammar_mask(run, 100000);
+
+        CHECK(has(mask, '[') == (depth < GRAMMAR_DEPTH_MAX) && (!mask || has(mask, 'b') || depth == GRAMMAR_DEPTH_MAX));
+        assert_int_equal(grammar_run_minimum(run), 1 + depth);
+        CHECK(grammar_advance(run, '[') == (depth < GRAMMAR_DEPTH_MAX));
+    }
+    CHECK(grammar_advance(run, 'b')); /* the refusal did no harm */
+    for (int depth = 0; depth < GRAMMAR_DEPTH_MAX; depth++)
+        CHECK(!grammar_may_end(run) && grammar_advance(run, ']'));
+    CHECK(grammar_must_end(run));
+    grammar_run_free(run);
+    grammar_free(grammar);
+    unmake(&made);
+}
+
+/* Budgets in a recursive language: the deeper, the more must be left. */
+static void test_a_budget_bounds_the_nesting(void **state)
+{
+    struct made made = plain();
+    struct grammar_builder *b = grammar_builder_new();
+    grammar_node self = grammar_reserve(b);
+    struct grammar *grammar;
+
+    (void)state;
+    grammar_define(b, self, choice(b, grammar_array(b, &(struct grammar_array){ .items = self, .high = GRAMMAR_NO_MAX }),
+                                   grammar_string(b, 0, GRAMMAR_NO_MAX)));
+    grammar = built(b, self, &made);
+    CHECK(accepts(grammar, "[[\"a\",[],[\"[\"]],\"\"]") && !accepts(grammar, "[[\"a\",],\"\"]"));
+    for (int32_t budget = 2; budget < 300; budget++) {
+        struct grammar_run *run = grammar_run_new(grammar);
+
+        chance_state = (uint64_t)budget;
+        for (int32_t left = budget; !grammar_must_end(run); left--) {
+            const uint64_t *mask;
+            int32_t token = -1, seen = 0;
+            struct ids ids = { 0 };
+            size_t count;
+            struct err err;
+
+            CHECK(left > 0 && grammar_run_minimum(run) <= left);
+            CHECK(grammar_forced(run, &ids, &count, &err));
+            mask = count ? NULL : grammar_mask(run, left);
+            CHECK(count || mask);
+            if (count)
+                token = ids.id[0];
+            else if (has(mask, '[') && chance(8)) /* as deep as it goes */
+                token = '[';
+            else
+                for (int32_t id = 0; id < made.size; id++)
+                    if (has(mask, id) && chance((uint32_t)++seen) == 0)
+                        token = id;
+            CHECK(grammar_advance(run, token));
+            ids_fini(&ids);
+        }
+        grammar_run_free(run);
+    }
+    grammar_free(grammar);
+    unmake(&made);
+}
+
+static void test_recursion_without_an_end_is_refused(void **state)
+{
+    struct made made = plain();
+    struct grammar_builder *b = grammar_builder_new();
+    grammar_node self = grammar_reserve(b), other;
+
+    (void)state;
+    grammar_define(b, self, sequence(b, literal(b, "a"), self, literal(b, "")));
+    CHECK(refusal(b, self, &made, "no finite text") == ERR_INPUT);
+
+    b = grammar_builder_new();
+    self = grammar_reserve(b);
+    grammar_define(b, self, self);
+    CHECK(refusal(b, self, &made, "no finite text") == ERR_INPUT);
+
+    b = grammar_builder_new();
+    CHECK(refusal(b, grammar_nothing(b), &made, "no finite text") == ERR_INPUT);
+
+    b = grammar_builder_new();
+    CHECK(refusal(b, grammar_array(b, &(struct grammar_array){ .items = grammar_nothing(b), .low = 1, .high = 2 }), &made,
+                  "no finite text") == ERR_INPUT);
+
+    b = grammar_builder_new();
+    CHECK(refusal(b, grammar_reserve(b), &made, "never defined") == ERR_INPUT);
+
+    /* What cannot end is dropped where there is another way. */
+    b = grammar_builder_new();
+    self = grammar_reserve(b);
+    grammar_define(b, self, sequence(b, literal(b, "a"), self, literal(b, "")));
+    other = choice(b, self, literal(b, "ab"));
+    {
+        struct grammar *grammar = built(b, other, &made);
+        struct grammar_run *run = grammar_run_new(grammar);
+
+        CHECK(accepts(grammar, "ab") && grammar_advance(run, 'a') && !grammar_advance(run, 'a'));
+        grammar_run_free(run);
+        grammar_free(grammar);
+    }
+    unmake(&made);
+}
+
+/* Left recursion, empty cycles, ambiguity: calls without a byte between them must come to an end. */
+static void test_cycles_without_a_byte_end(void **state)
+{
+    struct made made = plain();
+    struct grammar_builder *b = grammar_builder_new();
+    grammar_node self = grammar_reserve(b);
+    struct grammar *grammar;
+
+    (void)state;
+    grammar_define(b, self, choice(b, self, choice(b, literal(b, "a"), sequence(b, self, literal(b, "b"), literal(b, "")))));
+    grammar = built(b, self, &made);
+    CHECK(accepts(grammar, "a") && accepts(grammar, "abbbb") && !accepts(grammar, "b") && !accepts(grammar, "aba"));
+    assert_int_equal(grammar_minimum(grammar), 1);
+    grammar_free(grammar);
+
+    b = grammar_builder_new();
+    self = grammar_reserve(b);
+    grammar_define(b, self, choice(b, literal(b, ""), choice(b, literal(b, "a"), sequence(b, self, self, self))));
+    grammar = built(b, self, &made);
+    CHECK(accepts(grammar, "") && accepts(grammar, "aaaaaaaa") && !accepts(grammar, "aab"));
+    assert_int_equal(grammar_minimum(grammar), 0);
+    grammar_free(grammar);
+    unmake(&made);
+}
+
+/* More ways than can be kept open: refused where it is plain to see, else the shortest are kept and nothing is stuck. */
+static void test_open_ways_are_bounded(void **state)
+{
+    struct made made = plain();
+    struct grammar_builder *b = grammar_builder_new();
+    grammar_node branch[GRAMMAR_PATHS_MAX + 1], half[2];
+    struct grammar *grammar;
+    struct grammar_run *run;
+    char text[GRAMMAR_PATHS_MAX * 2 + 8];
+
+    (void)state;
+    for (int i = 0; i <= GRAMMAR_PATHS_MAX; i++) {
+        memset(text, 'a', (size_t)i + 1);
+        text[i + 1] = '\0';
+        branch[i] = literal(b, text);
+    }
+    CHECK(refusal(b, grammar_choice(b, branch, GRAMMAR_PATHS_MAX + 1), &made, "at most 256") == ERR_LIMIT);
+
+    b = grammar_builder_new();
+    for (int h = 0; h < 2; h++) {
+        for (int i = 0; i < GRAMMAR_PATHS_MAX; i++) {
+            memset(text, 'a', (size_t)(h * GRAMMAR_PATHS_MAX + i) + 1);
+            memcpy(text + h * GRAMMAR_PATHS_MAX + i + 1, "b", 2);
+            branch[i] = literal(b, text);
+        }
+        half[h] = grammar_choice(b, branch, GRAMMAR_PATHS_MAX);
+    }
+    grammar = built(b, grammar_choice(b, half, 2), &made);
+    memset(text, 'a', sizeof text);
+    text[GRAMMAR_PATHS_MAX] = 'b';
+    CHECK(accepts_bytes(grammar, span_of(text, GRAMMAR_PATHS_MAX + 1)));
+    run = grammar_run_new(grammar);
+    while (!grammar_must_end(run)) {
+        const uint64_t *mask = grammar_mask(run, 1000);
+
+        CHECK(mask);
+        CHECK(grammar_advance(run, has(mask, 'a') ? 'a' : 'b'));
+    }
+    grammar_run_free(run);
+    grammar_free(grammar);
+    unmake(&made);
+}
+
+/* Choices with a long common beginning stay open until they part. */
+static void test_common_beginnings_stay_open(void **state)
+{
+    struct made made = plain();
+    struct grammar_builder *b = grammar_builder_new();
+    grammar_node branch[3];
+    struct grammar *grammar;
+    struct grammar_run *run;
+    struct ids ids = { 0 };
+    size_t count;
+    struct err err;
+
+    (void)state;
+    branch[0] = literal(b, "aaaaaaaaaaaaa:a");
+    branch[1] = sequence(b, literal(b, "aaaaaaaaaaaaa"), literal(b, ":"), literal(b, "b"));
+    branch[2] = sequence(b, literal(b, "aaa"), literal(b, "aaaaaaaaaa:"), grammar_string(b, 0, 0));
+    grammar = built(b, grammar_choice(b, branch, 3), &made);
+    run = grammar_run_new(grammar);
+    CHECK(grammar_forced(run, &ids, &count, &err));
+    assert_int_equal(count, 5); /* aaaa aaaa aaaa a : */
+    for (size_t i = 0; i < count; i++)
+        CHECK(grammar_advance(run, ids.id[i]));
+    {
+        const uint64_t *mask = grammar_mask(run, 2);
+
+        CHECK(has(mask, 'a') && has(mask, 'b') && has(mask, '"') && !has(mask, ':'));
+    }
+    CHECK(!has(grammar_mask(run, 1), '"') && has(grammar_mask(run, 1), 'b'));
+    ids_fini(&ids);
+    grammar_run_free(run);
+    grammar_free(grammar);
+    unmake(&made);
+}
+
+/* Each text has one spelling. */
+static void test_strings_are_spelled_one_way(void **state)
+{
+    struct made made = plain();
+    struct grammar_builder *b = grammar_builder_new();
+    struct grammar *grammar = built(b, grammar_string(b, 1, 3), &made);
+
+    (void)state;
+    CHECK(!accepts(grammar, "\"\"") && accepts(grammar, "\"abc\"") && !accepts(grammar, "\"abcd\""));
+    CHECK(accepts(grammar, "\"\\\"\\\\\\n\"") && !accepts(grammar, "\"\\/\"") && !accepts(grammar, "\"\n\""));
+    CHECK(accepts(grammar, "\"\\u0000\\u001f\\u000b\"") && !accepts(grammar, "\"\\u000a\"") && !accepts(grammar, "\"\\u0008\""));
+    CHECK(!accepts(grammar, "\"\\u001F\"") && !accepts(grammar, "\"\\u0020\"") && accepts(grammar, "\"\x7f\""));
+    CHECK(accepts(grammar, "\"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\"") && !accepts(grammar, "\"\xf0\x9f\x98\x80" "abc\""));
+    CHECK(!accepts(grammar, "\"\xed\xa0\x80\"") && !accepts(grammar, "\"\xc0\x80\"") && !accepts(grammar, "\"\xf4\x90\x80\x80\""));
+    grammar_free(grammar);
+    unmake(&made);
+}
+
+/* Sixty thousand characters cost nothing to build, and the last of them are counted exactly. */
+static void test_long_counts(void **state)
+{
+    struct made made = plain();
+    struct grammar_builder *b = grammar_builder_new();
+    struct grammar *grammar = built(b, grammar_string(b, 0, 60000), &made);
+    struct grammar_run *run = grammar_run_new(grammar);
+    char *text = malloc(70000);
+    const uint64_t *mask;
+
+    (void)state;
+    memset(text, 'a', 70000);
+    text[0] = '"';
+    CHECK(grammar_bytes(grammar) < 4 << 20);
+    CHECK(grammar_advance_bytes(run, span_of(text, 1 + 59997)));
+    mask = grammar_mask(run, 100);
+    CHECK(has(mask, 256) && !has(mask, 258) && has(mask, 'a') && has(mask, '"')); /* aa, aaaa */
+    CHECK(grammar_advance(run, 256));
+    CHECK(!has(grammar_mask(run, 100), 256) && has(grammar_mask(run, 100), 'a'));
+    CHECK(!grammar_advance(run, 256) && grammar_advance(run, 'a') && !grammar_advance(run, 'a'));
+    CHECK(grammar_advance(run, '"') && grammar_must_end(run));
+    grammar_run_free(run);
+    grammar_free(grammar);
+
+    b = grammar_builder_new();
+    grammar = built(b, grammar_string(b, 60000, GRAMMAR_NO_MAX), &made);
+    assert_int_equal(grammar_minimum(grammar), 60002); /* a space has no longer token here */
+    text[60000] = '"';
+    CHECK(!accepts_bytes(grammar, span_of(text, 60001)));
+    text[60000] = 'a';
+    text[60001] = '"';
+    CHECK(accepts_bytes(grammar, span_of(text, 60002)));
+    grammar_free(grammar);
+
+    b = grammar_builder_new();
+    CHECK(refusal(b, grammar_string(b, GRAMMAR_ENDING_MAX, GRAMMAR_NO_MAX), &made, "at most 131072") == ERR_LIMIT);
+    b = grammar_builder_new();
+    CHECK(refusal(b, grammar_string(b, GRAMMAR_ITEMS_MAX + 1, GRAMMAR_NO_MAX), &made, "16777216") == ERR_LIMIT);
+
+    b = grammar_builder_new();
+    grammar = built(b, grammar_array(b, &(struct grammar_array){ .items = literal(b, "a"), .low = 30000, .high = 30001 }), &made);
+    for (size_t i = 0; i < 30002; i++)
+        memcpy(text + 2 * i, i ? ",a" : "[a", 2);
+    for (size_t n = 29999; n <= 30002; n++) {
+        char last = text[2 * n];
+
+        text[2 * n] = ']';
+        CHECK(accepts_bytes(grammar, span_of(text, 2 * n + 1)) == (n == 30000 || n == 30001));
+        text[2 * n] = last;
+    }
+    grammar_free(grammar);
+    free(text);
+    unmake(&made);
+}
+
+static void test_a_long_constant_is_forced_in_parts(void **state)
+{
+    struct made made = plain();
+    struct grammar_builder *b = grammar_builder_new();
+    size_t size = 100000, count;
+    char *text = malloc(GRAMMAR_ENDING_MAX + 1);
+    struct ids ids = { 0 };
+    struct grammar *grammar;
+    struct grammar_run *run;
+    struct err err;
+
+    (void)state;
+    memset(text, 'a', GRAMMAR_ENDING_MAX + 1);
+    grammar = built(b, grammar_literal(b, span_of(text, size)), &made);
+    assert_int_equal(grammar_minimum(grammar), size / 4); /* aaaa is the longest */
+    run = grammar_run_new(grammar);
+    while (!grammar_must_end(run)) {
+        size_t before = ids.count;
+
+        CHECK(grammar_forced(run, &ids, &count, &err) && count > 0 && count <= GRAMMAR_FORCED_MAX);
+        for (size_t i = before; i < ids.count; i++)
+            CHECK(grammar_advance(run, ids.id[i]));
+    }
+    assert_int_equal(ids.count, size / 4);
+    ids_fini(&ids);
+    grammar_run_free(run);
+    grammar_free(grammar);
+
+    b = grammar_builder_new();
+    CHECK(refusal(b, grammar_literal(b, span_of(text, GRAMMAR_ENDING_MAX + 1)), &made, "131073 bytes") == ERR_LIMIT);
+    free(text);
+    unmake(&made);
+}
+
+/* What a grammar asks for is spelled as it says, and never with a token that means something else. */
+static void test_forced_tokens_spell_the_bytes(void **state)
+{
+    struct made made = make(&(struct recipe){ .added = "{\"id\":400,\"content\":\"<|a|>\"},{\"id\":401,\"content\":\"bb\"}",
+                                              .normalizer = "{\"type\":\"NFC\"}" });
+    struct grammar_builder *b = grammar_builder_new();
+    struct grammar *grammar = built(b, literal(b, "<|a|>e\xcc\x81" "bb"), &made);
+    struct grammar_run *run = grammar_run_new(grammar);
+    static const int32_t want[] = { '<', '|', 'a', '|', '>', 'e', 0xcc, 0x81, 401 };
+    struct ids ids = { 0 };
+    size_t count;
+    struct err err;
+
+    (void)state;
+    CHECK(grammar_forced(run, &ids, &count, &err));
+    CHECK(count == sizeof want / sizeof want[0] && memcmp(ids.id, want, sizeof want) == 0);
+    CHECK(!grammar_advance(run, 400) && !grammar_advance(run, -1) && !grammar_advance(run, 5000));
+    for (size_t i = 0; i < count; i++)
+        CHECK(grammar_advance(run, ids.id[i]));
+    CHECK(grammar_must_end(run) && !grammar_mask(run, 10));
+    ids.max = ids.count + 3; /* no room: the list stays as it was */
+    grammar_run_free(run);
+    run = grammar_run_new(grammar);
+    CHECK(!grammar_forced(run, &ids, &count, &err) && err.code == ERR_LIMIT && ids.count == sizeof want / sizeof want[0]);
+    ids_fini(&ids);
+    grammar_run_free(run);
+    grammar_free(grammar);
+    unmake(&made);
+}
+
+static void test_objects_have_their_order_and_others_behind(void **state)
+{
+    static const char *const other[] = { "\"c\"", "\"cc\"", "\"\xc3\xa9\"" };
+    struct made made = plain();
+    struct grammar_builder *b = grammar_builder_new();
+    struct dfa *keys = dfa_of_texts(other, 3);
+    grammar_node one = literal(b, "1");
+    struct grammar_property property[] = {
+        { span_text("\"a\""), one, false },  { span_text("\"ab\""), one, true }, { span_text("\"\\\"b\""), one, false },
+        { span_text("\"n\""), grammar_nothing(b), false }, { span_text("\"z\""), one, false },
+    };
+    struct grammar *grammar = built(b, grammar_object(b, &(struct grammar_object){ property, 5, keys, literal(b, "2") }), &made);
+    static const struct {
+        const char *text;
+        bool fits;
+    } cases[] = {
+        { "{\"ab\":1}", true },
+        { "{}", false },
+        { "{\"a\":1,\"ab\":1}", true },
+        { "{\"a\":1}", false },
+        { "{\"ab\":1,\"a\":1}", false },
+        { "{\"ab\":1,\"\\\"b\":1,\"z\":1}", true },
+        { "{\"ab\":1,\"z\":1,\"\\\"b\":1}", false },
+        { "{\"ab\":1,\"n\":1}", false },
+        { "{\"ab\":1,\"c\":2,\"cc\":2,\"c\":2,\"\xc3\xa9\":2}", true },
+        { "{\"ab\":1,\"c\":1}", false },
+        { "{\"c\":2,\"ab\":1}", false },
+        { "{\"ab\":1,\"c\":2,\"z\":1}", false },
+        { "{\"ab\":1,}", false },
+        { "{,\"ab\":1}", false },
+        { "{\"ab\" :1}", false },
+    };
+
+    (void)state;
+    dfa_free(keys);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        if (accepts(grammar, cases[i].text) != cases[i].fits)
+            fail_msg("%s: expected %d", cases[i].text, cases[i].fits);
+    grammar_free(grammar);
+    unmake(&made);
+}
+
+/* Fifty required fields: the closing text is long in bytes and shorter in tokens, and every token beyond its minimum is
+ * free to be used, no fewer and no more. */
+static void test_a_budget_leaves_exactly_what_is_free(void **state)
+{
+    enum { COUNT = 50, FREE = 77 };
+    struct made made = make(&(struct recipe){ .merge_count = 4, .merge = { { '"', ':' }, { 256, '"' }, { ',', '"' }, { '"', '}' } } });
+    struct grammar_builder *b = grammar_builder_new();
+    struct grammar_property property[COUNT];
+    char key[COUNT][16];
+    struct grammar *grammar;
+    struct grammar_run *run;
+    struct ids ids = { 0 };
+    int32_t budget, used = 0;
+    size_t count;
+    struct err err;
+
+    (void)state;
+    for (int i = 0; i < COUNT; i++) {
+        snprintf(key[i], sizeof key[i], "\"field%d\"", i);
+        property[i] = (struct grammar_property){ span_text(key[i]), grammar_string(b, 0, GRAMMAR_NO_MAX), true };
+    }
+    grammar = built(b, grammar_object(b, &(struct grammar_object){ property, COUNT, NULL, 0 }), &made);
+    budget = grammar_minimum(grammar) + FREE;
+    run = grammar_run_new(grammar);
+    CHECK(grammar_forced(run, &ids, &count, &err) && count > 0);
+    for (size_t i = 0; i < count; i++)
+        CHECK(grammar_advance(run, ids.id[i]));
+    budget -= (int32_t)count;
+    while (has(grammar_mask(run, budget), 'x')) {
+        CHECK(grammar_advance(run, 'x'));
+        budget--;
+        used++;
+    }
+    assert_int_equal(used, FREE);
+    for (; !grammar_must_end(run); budget--) {
+        ids.count = 0;
+        CHECK(budget > 0 && grammar_forced(run, &ids, &count, &err));
+        if (count == 0) {
+            const uint64_t *mask = grammar_mask(run, budget);
+
+            for (int32_t id = made.size; count == 0 && id-- > 0;)
+                if (has(mask, id))
+                    count = ids_add(&ids, id);
+            CHECK(count == 1);
+        }
+        CHECK(grammar_advance(run, ids.id[0]));
+    }
+    assert_int_equal(budget, 0);
+    ids_fini(&ids);
+    grammar_run_free(run);
+    grammar_free(grammar);
+    unmake(&made);
+}
+
+/* A hundred thousand different places: what can be made anew is dropped, and what comes after is the same as without. */
+static void test_memory_is_bounded_and_nothing_changes_by_it(void **state)
+{
+    struct made made = plain();
+    struct grammar_builder *b[2] = { grammar_builder_new(), grammar_builder_new() };
+    struct grammar *grammar[2];
+    struct grammar_run *run[2];
+    size_t most = 0, drops = 0, last = 0;
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        grammar_node node = grammar_array(b[i], &(struct grammar_array){ .items = grammar_string(b[i], 0, 9), .high = 5000000 });
+
+        grammar[i] = built(b[i], node, &made);
+        run[i] = grammar_run_new(grammar[i]);
+        CHECK(grammar_advance(run[i], '['));
+    }
+    for (int i = 0; i < 100000; i++) {
+        static const int32_t round[] = { '"', 'a', 256, '"', ',' };
+        const uint64_t *mask;
+
+        mask = grammar_mask(run[0], 5 + i % 50);
+        CHECK(mask);
+        if (i % 1000 < 3) { /* the other has seen little of this */
+            uint64_t copy[8];
+
+            memcpy(copy, mask, (size_t)(made.size + 63) / 64 * 8);
+            mask = grammar_mask(run[1], 5 + i % 50);
+            CHECK(mask && memcmp(copy, mask, (size_t)(made.size + 63) / 64 * 8) == 0);
+        }
+        if (grammar_bytes(grammar[0]) > most)
+            most = grammar_bytes(grammar[0]);
+        drops += grammar_bytes(grammar[0]) < last;
+        last = grammar_bytes(grammar[0]);
+        for (int k = 0; k < 2; k++)
+            CHECK(grammar_advance(run[k], round[i % 5]));
+    }
+    CHECK(most <= GRAMMAR_BYTES_MAX && drops > 0);
+    for (int i = 0; i < 2; i++) {
+        grammar_run_free(run[i]);
+        grammar_free(grammar[i]);
+    }
+    unmake(&made);
+}
+
+static void test_errors_of_building_come_out_at_the_end(void **state)
+{
+    struct made made = plain();
+    struct grammar_builder *b = grammar_builder_new();
+    struct grammar_property twice[] = { { span_text("\"a\""), literal(b, "1"), true }, { span_text("\"a\""), literal(b, "2"), true } };
+    struct grammar_property bare[] = { { span_text("a"), literal(b, "1"), true } };
+    struct grammar *grammar;
+    struct err err;
+    grammar_node node;
+
+    (void)state;
+    CHECK(refusal(b, grammar_object(b, &(struct grammar_object){ twice, 2, NULL, 0 }), &made, "twice") == ERR_INPUT);
+    b = grammar_builder_new();
+    bare[0].value = literal(b, "1");
+    CHECK(grammar_object(b, &(struct grammar_object){ bare, 1, NULL, 0 }) == 0);
+    CHECK(literal(b, "a") == 0 && grammar_sequence(b, (grammar_node[]){ 0 }, 1) == 0); /* 0 gives 0 again */
+    CHECK(refusal(b, 1, &made, "not a JSON string literal") == ERR_INPUT);
+    b = grammar_builder_new();
+    CHECK(refusal(b, grammar_string(b, 3, 2), &made, "no finite text") == ERR_INPUT);
+    b = grammar_builder_new();
+    CHECK(refusal(b, grammar_regular(b, NULL), &made, "missing") == ERR_INPUT);
+    b = grammar_builder_new();
+    for (int i = 0; i <= GRAMMAR_NODES_MAX; i++)
+        node = grammar_sequence(b, NULL, 0);
+    CHECK(node == 0);
+    CHECK(refusal(b, node, &made, "65536 nodes") == ERR_LIMIT);
+    b = grammar_builder_new();
+    node = literal(b, "a");
+    CHECK(grammar_build(&grammar, b, node, made.vocabulary, &err));
+    grammar_free(grammar);
+    CHECK(!grammar_build(&grammar, b, node, made.vocabulary, &err)); /* it has been used up */
+    grammar_builder_free(b);
+    unmake(&made);
+
+    /* No token for one of the bytes. */
+    made = make(&(struct recipe){ .special = "a" });
+    b = grammar_builder_new();
+    CHECK(refusal(b, literal(b, "bab"), &made, "can be written") == ERR_INPUT);
+    unmake(&made);
+}
+
+/* Deep shapes cost no stack of ours, wide ones no quadratic time. */
+static void test_large_grammars_build_quickly(void **state)
+{
+    enum { CHAIN = 20000, WIDE = 5000 };
+    struct made made = plain();
+    struct grammar_builder *b = grammar_builder_new();
+    grammar_node node = literal(b, "b"), value;
+    struct grammar_property *property = calloc(WIDE, sizeof *property);
+    char (*key)[16] = calloc(WIDE, sizeof *key);
+    struct grammar *grammar;
+
+    (void)state;
+    for (int i = 0; i < CHAIN; i++)
+        node = i % 2 ? grammar_choice(b, &node, 1) : grammar_sequence(b, &node, 1);
+    CHECK(property && key);
+    value = literal(b, "1");
+    for (int i = 0; i < WIDE; i++) {
+        snprintf(key[i], sizeof key[i], "\"%d\"", i);
+        property[i] = (struct grammar_property){ span_text(key[i]), value, false };
+    }
+    grammar = built(b, grammar_object(b, &(struct grammar_object){ property, WIDE, NULL, 0 }), &made);
+    CHECK(accepts(grammar, "{\"0\":1,\"17\":1,\"4999\":1}") && !accepts(grammar, "{\"17\":1,\"0\":1}"));
+    grammar_free(grammar);
+    b = grammar_builder_new();
+    node = literal(b, "b");
+    for (int i = 0; i < 300; i++)
+        node = sequence(b, literal(b, "["), node, literal(b, "]"));
+    grammar = built(b, node, &made);
+    assert_int_equal(grammar_minimum(grammar), 601);
+    grammar_free(grammar);
+    b = grammar_builder_new();
+    node = literal(b, "b");
+    for (int i = 0; i <= GRAMMAR_DEPTH_MAX; i++)
+        node = sequence(b, literal(b, "["), node, literal(b, "]"));
+    CHECK(refusal(b, node, &made, "513 deep") == ERR_LIMIT);
+    free(property);
+    free(key);
+    unmake(&made);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_small_languages_are_as_their_lists_say),
+        cmocka_unit_test(test_recursion_goes_as_deep_as_the_stack),
+        cmocka_unit_test(test_a_budget_bounds_the_nesting),
+        cmocka_unit_test(test_recursion_without_an_end_is_refused),
+        cmocka_unit_test(test_cycles_without_a_byte_end),
+        cmocka_unit_test(test_open_ways_are_bounded),
+        cmocka_unit_test(test_common_beginnings_stay_open),
+        cmocka_unit_test(test_strings_are_spelled_one_way),
+        cmocka_unit_test(test_long_counts),
+        cmocka_unit_test(test_a_long_constant_is_forced_in_parts),
+        cmocka_unit_test(test_forced_tokens_spell_the_bytes),
+        cmocka_unit_test(test_objects_have_their_order_and_others_behind),
+        cmocka_unit_test(test_a_budget_leaves_exactly_what_is_free),
+        cmocka_unit_test(test_memory_is_bounded_and_nothing_changes_by_it),
+        cmocka_unit_test(test_errors_of_building_come_out_at_the_end),
+        cmocka_unit_test(test_large_grammars_build_quickly),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -176,7 +176,7 @@ static int32_t tokens_from(struct grammar *g, struct chain *chain, size_t i, boo
         node = vocabulary_child(v, node, chain->link[at].place->best);
         if (node == 0)
             break;
-        if (v->first[node] == v->first[node + 1])
+        if (v->node[node].first == v->node[node + 1].first)
             continue;
         if (mark) {
             chain->link[at + 1].wanted = true;

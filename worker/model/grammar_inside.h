@@ -38,10 +38,12 @@ struct vocabulary {
 
     /* Depth first, children in order of byte; node 0 is the root.  Tokens stand in the same order. */
     uint32_t node_count, token_count;
-    uint8_t *byte;
-    uint16_t *depth;
-    uint32_t *end;   /* [node_count] the first node behind the subtree */
-    uint32_t *first; /* [node_count + 1] the node's own tokens: first[i] to first[i + 1]; its subtree's: to first[end[i]] */
+    struct trie_node { /* [node_count + 1] */
+        uint32_t end;   /* the first node behind the subtree */
+        uint32_t first; /* of the node's own tokens, which go on to the next node's first */
+        uint16_t depth;
+        uint8_t byte;
+    } *node;
     int32_t *token;
     uint32_t *child_first; /* [node_count + 1] */
     uint32_t *child;
@@ -197,6 +199,7 @@ struct place {
     uint64_t far;  /* the greatest length of any of these */
     int32_t minimum; /* -1: not known yet; INT32_MAX: cannot be spelled */
     uint32_t mark;   /* scratch of a walk */
+    uint32_t walked; /* the last walk that came here */
     struct place *after; /* along C */
     struct place **next; /* [256], or NULL */
     struct forced *forced;
@@ -246,6 +249,7 @@ struct grammar {
     struct config *hand;
     uint64_t *mask;
     struct place **trail; /* [longest + 1] */
+    uint32_t walks;
     struct found *found; /* [token_count + 1] grammar_mask.c */
     uint8_t *text;        /* [GRAMMAR_FORCED_MAX + 4] a forced run */
 };

@@ -85,7 +85,7 @@ struct walk {
 
 static void collect(const struct vocabulary *v, struct walk *w, uint32_t node, struct place *place, uint32_t points)
 {
-    for (uint32_t t = v->first[node]; t < v->first[node + 1]; t++)
+    for (uint32_t t = v->node[node].first; t < v->node[node + 1].first; t++)
         w->found[w->count++] = (struct found){ place, v->token[t], points };
 }
 
@@ -104,8 +104,11 @@ static bool leave(struct grammar *g, struct walk *w, uint32_t node, struct place
     return true;
 }
 
-static void watch(struct walk *w, const struct place *place)
+static void watch(const struct grammar *g, struct walk *w, struct place *place)
 {
+    if (place->walked == g->walks)
+        return;
+    place->walked = g->walks;
     w->tight |= place->tight;
     if (place->deep > w->deep)
         w->deep = place->deep;
@@ -119,24 +122,25 @@ static void walk_all(struct grammar *g, struct walk *w, struct place *start)
     const struct vocabulary *v = g->vocabulary;
 
     g->trail[0] = start;
+    g->walks++; /* places are fewer than 2^32, and so are walks between two trims */
     for (uint32_t i = 1; i < v->node_count && !g->failed;) {
-        uint32_t d = v->depth[i];
-        struct place *from = g->trail[d - 1], *place = from->next ? from->next[v->byte[i]] : NULL;
+        uint32_t d = v->node[i].depth;
+        struct place *from = g->trail[d - 1], *place = from->next ? from->next[v->node[i].byte] : NULL;
 
         if (!place)
-            place = place_walk(g, from, v->byte[i]);
+            place = place_walk(g, from, v->node[i].byte);
         if (place == g->dead || place->open) {
             if (place->open) {
-                watch(w, place);
+                watch(g, w, place);
                 if (!leave(g, w, i, place))
                     return;
             }
-            i = v->end[i];
+            i = v->node[i].end;
             continue;
         }
-        watch(w, place);
+        watch(g, w, place);
         g->trail[d] = place;
-        if (v->first[i] < v->first[i + 1])
+        if (v->node[i].first < v->node[i + 1].first)
             collect(v, w, i, place, 0);
         i++;
     }
@@ -148,13 +152,13 @@ static void walk_below(struct grammar *g, struct walk *w, uint32_t node, struct 
     const struct vocabulary *v = g->vocabulary;
 
     collect(v, w, node, place, points);
-    g->trail[v->depth[node]] = place;
-    for (uint32_t i = node + 1; i < v->end[node] && !g->failed;) {
-        uint32_t d = v->depth[i];
-        struct place *next = g->trail[d - 1]->count ? place_recall(g, g->trail[d - 1], v->byte[i]) : g->dead;
+    g->trail[v->node[node].depth] = place;
+    for (uint32_t i = node + 1; i < v->node[node].end && !g->failed;) {
+        uint32_t d = v->node[i].depth;
+        struct place *next = g->trail[d - 1]->count ? place_recall(g, g->trail[d - 1], v->node[i].byte) : g->dead;
 
         if (next == g->dead) {
-            i = v->end[i];
+            i = v->node[i].end;
             continue;
         }
         g->trail[d] = next;

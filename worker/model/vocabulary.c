@@ -72,15 +72,12 @@ static bool plant(struct vocabulary *v, const struct entry *entry, uint32_t coun
 
     for (uint32_t i = 0; i < count; i++)
         nodes += entry[i].bytes.size - (i ? common(entry[i - 1].bytes, entry[i].bytes) : 0);
-    v->byte = calloc(nodes, 1);
-    v->depth = calloc(nodes, sizeof *v->depth);
-    v->end = calloc(nodes, sizeof *v->end);
-    v->first = calloc(nodes + 1, sizeof *v->first);
+    v->node = calloc(nodes + 1, sizeof *v->node);
     v->child_first = calloc(nodes + 1, sizeof *v->child_first);
     v->child = calloc(nodes, sizeof *v->child);
     v->token = calloc((size_t)count + 1, sizeof *v->token);
     fill = calloc(nodes, sizeof *fill);
-    if (!path || !v->byte || !v->depth || !v->end || !v->first || !v->child_first || !v->child || !v->token || !fill)
+    if (!path || !v->node || !v->child_first || !v->child || !v->token || !fill)
         goto out;
     v->node_count = (uint32_t)nodes;
     v->token_count = count;
@@ -88,27 +85,27 @@ static bool plant(struct vocabulary *v, const struct entry *entry, uint32_t coun
         size_t shared = i ? common(entry[i - 1].bytes, entry[i].bytes) : 0;
 
         for (; depth > shared; depth--)
-            v->end[path[depth]] = at + 1;
+            v->node[path[depth]].end = at + 1;
         for (; depth < entry[i].bytes.size; depth++) {
             path[depth + 1] = ++at;
-            v->byte[at] = entry[i].bytes.data[depth];
-            v->depth[at] = (uint16_t)(depth + 1);
-            v->first[at] = i;
+            v->node[at].byte = entry[i].bytes.data[depth];
+            v->node[at].depth = (uint16_t)(depth + 1);
+            v->node[at].first = i;
             v->child_first[path[depth] + 1]++;
         }
         v->token[i] = entry[i].id;
     }
     for (; depth > 0; depth--)
-        v->end[path[depth]] = at + 1;
-    v->end[0] = (uint32_t)nodes;
-    v->first[nodes] = count;
+        v->node[path[depth]].end = at + 1;
+    v->node[0].end = (uint32_t)nodes;
+    v->node[nodes].first = count;
     for (uint32_t i = 0; i < nodes; i++)
         v->child_first[i + 1] += v->child_first[i];
     for (uint32_t i = 1; i < nodes; i++) {
         uint32_t parent;
 
-        path[v->depth[i]] = i;
-        parent = v->depth[i] > 1 ? path[v->depth[i] - 1] : 0;
+        path[v->node[i].depth] = i;
+        parent = v->node[i].depth > 1 ? path[v->node[i].depth - 1] : 0;
         v->child[v->child_first[parent] + fill[parent]++] = i;
     }
     ok = true;
@@ -125,12 +122,12 @@ uint32_t vocabulary_child(const struct vocabulary *v, uint32_t node, uint8_t byt
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
 
-        if (v->byte[v->child[middle]] < byte)
+        if (v->node[v->child[middle]].byte < byte)
             low = middle + 1;
         else
             high = middle;
     }
-    return low < last && v->byte[v->child[low]] == byte ? v->child[low] : 0;
+    return low < last && v->node[v->child[low]].byte == byte ? v->child[low] : 0;
 }
 
 /* ---- strings ---------------------------------------------------------------------------------------------- */
@@ -192,17 +189,17 @@ static bool read_strings(struct vocabulary *v)
         goto out;
     state[0] = STRING_BODY;
     for (uint32_t i = 1; i < v->node_count;) {
-        uint32_t d = v->depth[i];
+        uint32_t d = v->node[i].depth;
 
         points[d] = points[d - 1];
-        state[d] = string_move(state[d - 1], v->byte[i], &points[d]);
+        state[d] = string_move(state[d - 1], v->node[i].byte, &points[d]);
         if (state[d] == STRING_DEAD || state[d] == STRING_END) {
             if (state[d] == STRING_END)
                 v->string_exit[v->string_exit_count++] = (struct string_exit){ i, points[d] };
-            i = v->end[i];
+            i = v->node[i].end;
             continue;
         }
-        for (uint32_t t = v->first[i]; t < v->first[i + 1]; t++)
+        for (uint32_t t = v->node[i].first; t < v->node[i + 1].first; t++)
             inside[count++] = (struct inside){ state[d], points[d], v->token[t] };
         i++;
     }
@@ -241,10 +238,7 @@ void vocabulary_free(struct vocabulary *v)
 {
     if (!v)
         return;
-    free(v->byte);
-    free(v->depth);
-    free(v->end);
-    free(v->first);
+    free(v->node);
     free(v->token);
     free(v->child_first);
     free(v->child);
@@ -274,10 +268,10 @@ bool vocabulary_cover(const struct vocabulary *v, struct span bytes, struct ids 
 
         least[i] = UINT32_MAX;
         for (size_t to = i; to < bytes.size && (node = vocabulary_child(v, node, bytes.data[to])) != 0; to++)
-            if (v->first[node] < v->first[node + 1] && least[to + 1] != UINT32_MAX && least[to + 1] + 1 <= least[i]) {
+            if (v->node[node].first < v->node[node + 1].first && least[to + 1] != UINT32_MAX && least[to + 1] + 1 <= least[i]) {
                 least[i] = least[to + 1] + 1;
                 size[i] = (uint32_t)(to + 1 - i);
-                token[i] = v->token[v->first[node]];
+                token[i] = v->token[v->node[node].first];
             }
     }
     ok = least[0] != UINT32_MAX;
