@@ -57,41 +57,38 @@ static bool whole(struct dfa **out, const char *pattern, struct err *err)
  * fifteen times as large. */
 enum { DAY_MINUTES = 24 * 60, OFFSET_STEP_MINUTES = 15 };
 
-static bool leap_seconds(struct dfa **out, struct err *err)
+static bool add_time(struct buf *pattern)
 {
-    struct buf pattern = { 0 };
-    bool ok = true;
+    bool ok = buf_text(pattern, "(?:" TIME);
 
     /* By the time shown: an offset of o minutes shows 23:59 + o. */
     for (int o = 0; ok && o < DAY_MINUTES; o += OFFSET_STEP_MINUTES) {
         int shown = (DAY_MINUTES - 1 + o) % DAY_MINUTES, west = (DAY_MINUTES - o) % DAY_MINUTES;
 
-        ok =
-            buf_format(&pattern, "%s%02d:%02d:60" FRACTION "(?:\\+%02d:%02d|-%02d:%02d%s)", o == 0 ? "" : "|",
-                       shown / 60, shown % 60, o / 60, o % 60, west / 60, west % 60, o == 0 ? "|[Zz]" : "");
+        ok = buf_format(pattern, "|%02d:%02d:60" FRACTION "(?:\\+%02d:%02d|-%02d:%02d%s)", shown / 60,
+                        shown % 60, o / 60, o % 60, west / 60, west % 60, o == 0 ? "|[Zz]" : "");
     }
-    ok = ok ? dfa_pattern_compile(out, buf_span(&pattern), false, err) : dfa_no_memory(err);
-    buf_fini(&pattern);
-    return ok;
+    return ok && buf_text(pattern, ")");
 }
 
 static bool make_time(struct dfa **out, struct err *err)
 {
-    struct dfa *usual = NULL, *leap = NULL;
-    bool ok = whole(&usual, TIME, err) && leap_seconds(&leap, err) && dfa_union(out, usual, leap, err);
+    struct buf pattern = { 0 };
+    bool ok =
+        add_time(&pattern) ? dfa_pattern_compile(out, buf_span(&pattern), false, err) : dfa_no_memory(err);
 
-    dfa_free(usual);
-    dfa_free(leap);
+    buf_fini(&pattern);
     return ok;
 }
 
 static bool make_date_time(struct dfa **out, struct err *err)
 {
-    struct dfa *date = NULL, *time = NULL;
-    bool ok = whole(&date, DATE "[Tt]", err) && make_time(&time, err) && dfa_join(out, date, time, err);
+    struct buf pattern = { 0 };
+    bool ok = buf_text(&pattern, DATE "[Tt]") && add_time(&pattern)
+                  ? dfa_pattern_compile(out, buf_span(&pattern), false, err)
+                  : dfa_no_memory(err);
 
-    dfa_free(date);
-    dfa_free(time);
+    buf_fini(&pattern);
     return ok;
 }
 
