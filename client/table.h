@@ -24,7 +24,7 @@ bool table_read(FILE *file, char separator, json_t *fields, size_t bytes_max, ui
  * spreadsheet would take for a formula (= + - @ at its start and not a number) is left as it is: what is
  * written is the value. */
 bool table_field(struct buf *out, const json_t *value, bool first);
-bool table_end(
-    struct buf *out); /* CRLF; a record of one null is "", since an empty line would be no record */
+/* CRLF; a record of one null is "", since an empty line would be no record. */
+bool table_end(struct buf *out);
 
 #endif
