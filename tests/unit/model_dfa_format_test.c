@@ -367,7 +367,7 @@ static void test_formats_are_small(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
-        struct dfa *dfa = format(list[i].name), *ascii, *rest;
+        struct dfa *dfa = format(list[i].name), *ascii = NULL, *rest = NULL;
 
         CHECK(dfa->count <= list[i].states && dfa_is_canonical(dfa));
         /* All of them are ASCII without controls. */
