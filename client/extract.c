@@ -358,6 +358,11 @@ static bool answer(struct pipeline *pipeline, struct unit *unit, uint32_t level,
         ok = add_many(pipeline, own, root, number, err);
     } else {
         ok = merge_add(own->merge, root, number, err);
+        if (!ok && err->code != ERR_IO) { /* a bound: of this document alone */
+            unit_fail(unit, 0, "", "bad_answer", err->text);
+            err->code = ERR_NONE;
+            ok = true;
+        }
     }
     json_decref(root);
     return ok;

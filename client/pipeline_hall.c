@@ -556,7 +556,7 @@ static int say_over(const struct around *around, int64_t ms)
 static bool check_words(const struct around *around, struct err *err)
 {
     const char *place[] = { around->at.output, around->at.state };
-    struct stat st, out;
+    struct stat st;
     char real[PATH_MAX];
 
     for (int i = 0; i < around->pipeline->word_count; i++) {
@@ -564,8 +564,6 @@ static bool check_words(const struct around *around, struct err *err)
 
         if (!strcmp(word, "-") || stat(word, &st) != 0)
             continue;
-        if (S_ISREG(st.st_mode) && stat(around->at.output, &out) == 0 && out.st_dev == st.st_dev && out.st_ino == st.st_ino)
-            return err_set(err, ERR_INPUT, "%s is both document and output", word);
         if (!S_ISDIR(st.st_mode) || !realpath(word, real))
             continue;
         for (int k = 0; k < 2; k++) {
@@ -588,6 +586,22 @@ static void say_unbegun(const char *name, const struct err *err)
         say_failed(name, err);
 }
 
+/* An earlier output that a glob matches. */
+static bool check_names(const struct around *around, struct err *err)
+{
+    struct stat st, out;
+
+    if (stat(around->at.output, &out) != 0 || !S_ISREG(out.st_mode))
+        return true;
+    for (size_t i = 0; i < documents_count(around->documents); i++) {
+        const char *name = documents_name(around->documents, i);
+
+        if (stat(name, &st) == 0 && out.st_dev == st.st_dev && out.st_ino == st.st_ino)
+            return err_set(err, ERR_INPUT, "%s is both document and output", name);
+    }
+    return true;
+}
+
 static bool open_documents(struct around *around, struct err *err)
 {
     char spool[RECORD_PATH_MAX];
@@ -599,7 +613,7 @@ static bool open_documents(struct around *around, struct err *err)
                                        .spool = spool };
 
     return file_join(spool, sizeof spool, around->at.state, "stdin", err) &&
-           documents_open(&around->documents, &config, err);
+           documents_open(&around->documents, &config, err) && check_names(around, err);
 }
 
 int pipeline_run(struct pipeline *pipeline)
