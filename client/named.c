@@ -67,7 +67,8 @@ static bool could_be_id(const char *word)
     return n >= 1 && n <= ID_MAX;
 }
 
-static bool ask_one(const struct named_batch *named, char *word, named_ask *ask, void *arg, struct err *err)
+static bool ask_one(const struct named_batch *named, char *word, bool first, named_ask *ask, void *arg,
+                    struct err *err)
 {
     char id[REQUEST_JOB_ID_SIZE], *ids[1] = { id };
 
@@ -83,8 +84,8 @@ static bool ask_one(const struct named_batch *named, char *word, named_ask *ask,
         if (err->code != ERR_NOT_FOUND)
             return false;
     }
-    return err_set(err, ERR_NOT_FOUND, "batch `%s` has no job `%.200s`, neither by custom_id nor by id",
-                   named->batch, word);
+    return err_set(err, ERR_NOT_FOUND, "batch `%s` has no job `%.200s`, neither by custom_id nor by id%s",
+                   named->batch, word, first ? "" : "; those before it were taken");
 }
 
 bool named_jobs(const struct named_batch *named, char **word, int count, named_ask *ask, void *arg,
@@ -104,7 +105,7 @@ bool named_jobs(const struct named_batch *named, char **word, int count, named_a
             return false;
         /* Some of them are ids, or nothing at all: one by one. */
         for (int i = 0; i < n; i++)
-            if (!ask_one(named, word[at + i], ask, arg, err))
+            if (!ask_one(named, word[at + i], at + i == 0, ask, arg, err))
                 return false;
     }
     return true;
