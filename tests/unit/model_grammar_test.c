@@ -842,7 +842,7 @@ static void test_small_languages_are_as_their_lists_say(void **state)
 
 static struct made plain(void)
 {
-    return make(&(struct recipe){ .merge_count = 3, .merge = { { 'a', 'a' }, { '"', ',' }, { 256, 256 } } });
+    return make(&(struct recipe){ .merge_count = 5, .merge = { { 'a', 'a' }, { '"', ',' }, { 256, 256 }, { '[', '[' }, { 'b', ']' } } });
 }
 
 static struct grammar *built(struct grammar_builder *b, grammar_node root, const struct made *made)
@@ -914,6 +914,36 @@ static struct dfa *dfa_of_texts(const char *const *text, size_t count)
     return dfa;
 }
 
+/* At the bounds, too: a token has its bit when advance takes it and the rest of the budget is enough, and only then. */
+static void check_agreement(struct grammar *grammar, const struct made *made, struct span before, int32_t budget)
+{
+    struct grammar_run *run = grammar_run_new(grammar);
+    uint64_t mask[16] = { 0 };
+    const uint64_t *got;
+    struct ids ids = { 0 };
+    size_t count;
+    struct err err;
+
+    CHECK(grammar_advance_bytes(run, before) && made->size <= 1024);
+    CHECK(grammar_forced(run, &ids, &count, &err));
+    if ((got = grammar_mask(run, budget)) != NULL)
+        memcpy(mask, got, (size_t)(made->size + 63) / 64 * 8);
+    grammar_run_free(run);
+    for (int32_t id = 0; id < made->size && count == 0; id++) {
+        bool fits;
+
+        if (!is_ours(tokenizer_bytes(made->tokenizer, id)) && id != 'c')
+            continue;
+        run = grammar_run_new(grammar);
+        CHECK(grammar_advance_bytes(run, before));
+        fits = grammar_advance(run, id) && grammar_run_minimum(run) <= budget - 1;
+        if (has(mask, id) != fits)
+            fail_msg("after %zu bytes, budget %d, token %d: %d, expected %d", before.size, budget, id, has(mask, id), fits);
+        grammar_run_free(run);
+    }
+    ids_fini(&ids);
+}
+
 /* As nested as the stack is deep, and not one deeper; a mask does not lead there, so nothing is ever stuck. */
 static void test_recursion_goes_as_deep_as_the_stack(void **state)
 {
@@ -938,8 +968,14 @@ static void test_recursion_goes_as_deep_as_the_stack(void **state)
     for (int depth = 0; depth <= GRAMMAR_DEPTH_MAX; depth++) {
         const uint64_t *mask = grammar_mask(run, 100000);
 
+        if (depth < 3 || depth > GRAMMAR_DEPTH_MAX - 6) {
+            memset(text, '[', (size_t)depth);
+            for (int32_t budget = depth; budget < depth + 5; budget += 2)
+                check_agreement(grammar, &made, span_of(text, (size_t)depth), budget);
+            mask = grammar_mask(run, 100000);
+        }
         CHECK(has(mask, '[') == (depth < GRAMMAR_DEPTH_MAX) && (!mask || has(mask, 'b') || depth == GRAMMAR_DEPTH_MAX));
-        assert_int_equal(grammar_run_minimum(run), 1 + depth);
+        assert_int_equal(grammar_run_minimum(run), depth ? depth : 1); /* b] is a token */
         CHECK(grammar_advance(run, '[') == (depth < GRAMMAR_DEPTH_MAX));
     }
     CHECK(grammar_advance(run, 'b')); /* the refusal did no harm */
@@ -1012,6 +1048,13 @@ static void test_recursion_without_an_end_is_refused(void **state)
     CHECK(refusal(b, self, &made, "no finite text") == ERR_INPUT);
 
     b = grammar_builder_new();
+    self = grammar_reserve(b);
+    other = grammar_reserve(b);
+    grammar_define(b, self, other);
+    grammar_define(b, other, grammar_sequence(b, &self, 1));
+    CHECK(refusal(b, choice(b, self, sequence(b, literal(b, "a"), other, self)), &made, "no finite text") == ERR_INPUT);
+
+    b = grammar_builder_new();
     CHECK(refusal(b, grammar_nothing(b), &made, "no finite text") == ERR_INPUT);
 
     b = grammar_builder_new();
@@ -1057,6 +1100,8 @@ static void test_cycles_without_a_byte_end(void **state)
     grammar_define(b, self, choice(b, literal(b, ""), choice(b, literal(b, "a"), sequence(b, self, self, self))));
     grammar = built(b, self, &made);
     CHECK(accepts(grammar, "") && accepts(grammar, "aaaaaaaa") && !accepts(grammar, "aab"));
+    for (size_t size = 0; size < 6; size++)
+        check_agreement(grammar, &made, span_of("aaaaaa", size), 1 + (int32_t)size);
     assert_int_equal(grammar_minimum(grammar), 0);
     grammar_free(grammar);
     unmake(&made);
@@ -1093,11 +1138,15 @@ static void test_open_ways_are_bounded(void **state)
     memset(text, 'a', sizeof text);
     text[GRAMMAR_PATHS_MAX] = 'b';
     CHECK(accepts_bytes(grammar, span_of(text, GRAMMAR_PATHS_MAX + 1)));
+    text[GRAMMAR_PATHS_MAX] = 'a';
     run = grammar_run_new(grammar);
-    while (!grammar_must_end(run)) {
+    for (int at = 0; !grammar_must_end(run); at++) {
         const uint64_t *mask = grammar_mask(run, 1000);
 
         CHECK(mask);
+        if (at % 50 == 0 || (at > GRAMMAR_PATHS_MAX - 6 && at < GRAMMAR_PATHS_MAX + 2))
+            check_agreement(grammar, &made, span_of(text, (size_t)at), 1 + at);
+        mask = grammar_mask(run, 1000);
         CHECK(grammar_advance(run, has(mask, 'a') ? 'a' : 'b'));
     }
     grammar_run_free(run);
@@ -1209,6 +1258,32 @@ static void test_long_counts(void **state)
     }
     grammar_free(grammar);
     free(text);
+    unmake(&made);
+}
+
+/* What would take too long to end is not begun. */
+static void test_no_ending_is_longer_than_the_bound(void **state)
+{
+    struct made made = plain();
+    struct grammar_builder *b = grammar_builder_new();
+    grammar_node text = grammar_string(b, 70000, GRAMMAR_NO_MAX);
+    struct grammar_property property[] = { { span_text("\"a\""), text, false }, { span_text("\"b\""), choice(b, text, literal(b, "{")), false },
+                                           { span_text("\"c\""), text, true } };
+    struct grammar *grammar = built(b, grammar_object(b, &(struct grammar_object){ property, 3, NULL, 0 }), &made);
+
+    (void)state;
+    check_agreement(grammar, &made, span_text("{"), 200000);
+    check_agreement(grammar, &made, span_text("{\""), 200000);
+    check_agreement(grammar, &made, span_text("{\"b\":"), 200000);
+    check_agreement(grammar, &made, span_text("{\"b\":{"), 200000);
+    CHECK(!accepts(grammar, "{\"a"));
+    {
+        struct grammar_run *run = grammar_run_new(grammar);
+
+        CHECK(!grammar_advance_bytes(run, span_text("{\"a")) && grammar_advance_bytes(run, span_text("{\"b\":{,\"c\":\"")));
+        grammar_run_free(run);
+    }
+    grammar_free(grammar);
     unmake(&made);
 }
 
@@ -1464,7 +1539,7 @@ static void test_large_grammars_build_quickly(void **state)
     enum { CHAIN = 20000, WIDE = 5000 };
     struct made made = plain();
     struct grammar_builder *b = grammar_builder_new();
-    grammar_node node = literal(b, "b"), value;
+    grammar_node node = literal(b, "b"), value, chain;
     struct grammar_property *property = calloc(WIDE, sizeof *property);
     char (*key)[16] = calloc(WIDE, sizeof *key);
     struct grammar *grammar;
@@ -1473,20 +1548,22 @@ static void test_large_grammars_build_quickly(void **state)
     for (int i = 0; i < CHAIN; i++)
         node = i % 2 ? grammar_choice(b, &node, 1) : grammar_sequence(b, &node, 1);
     CHECK(property && key);
+    chain = node;
     value = literal(b, "1");
     for (int i = 0; i < WIDE; i++) {
         snprintf(key[i], sizeof key[i], "\"%d\"", i);
         property[i] = (struct grammar_property){ span_text(key[i]), value, false };
     }
+    property[17].value = chain;
     grammar = built(b, grammar_object(b, &(struct grammar_object){ property, WIDE, NULL, 0 }), &made);
-    CHECK(accepts(grammar, "{\"0\":1,\"17\":1,\"4999\":1}") && !accepts(grammar, "{\"17\":1,\"0\":1}"));
+    CHECK(accepts(grammar, "{\"0\":1,\"17\":b,\"4999\":1}") && !accepts(grammar, "{\"17\":1,\"0\":1}"));
     grammar_free(grammar);
     b = grammar_builder_new();
     node = literal(b, "b");
     for (int i = 0; i < 300; i++)
         node = sequence(b, literal(b, "["), node, literal(b, "]"));
     grammar = built(b, node, &made);
-    assert_int_equal(grammar_minimum(grammar), 601);
+    assert_int_equal(grammar_minimum(grammar), 150 + 1 + 299); /* [[ and b] are tokens */
     grammar_free(grammar);
     b = grammar_builder_new();
     node = literal(b, "b");
@@ -1510,6 +1587,7 @@ int main(void)
         cmocka_unit_test(test_common_beginnings_stay_open),
         cmocka_unit_test(test_strings_are_spelled_one_way),
         cmocka_unit_test(test_long_counts),
+        cmocka_unit_test(test_no_ending_is_longer_than_the_bound),
         cmocka_unit_test(test_a_long_constant_is_forced_in_parts),
         cmocka_unit_test(test_forced_tokens_spell_the_bytes),
         cmocka_unit_test(test_objects_have_their_order_and_others_behind),

@@ -524,6 +524,60 @@ out:
     return ok;
 }
 
+/* ---- compiling: nodes that only stand for another -------------------------------------------------------------- */
+
+static uint32_t stands_for(const struct rule *r)
+{
+    return (r->kind == RULE_SEQUENCE || r->kind == RULE_CHOICE) && r->list.count == 1 ? r->list.part[0] : 0;
+}
+
+/* A chain of references costs nothing to follow later; a circle of them stays as it is, and has no end. */
+static bool resolve(struct grammar *g)
+{
+    uint32_t *as = malloc(g->rule_count * sizeof *as);
+
+    if (!as)
+        return false;
+    for (uint32_t i = 0; i < g->rule_count; i++)
+        as[i] = UINT32_MAX;
+    for (uint32_t i = 1; i < g->rule_count; i++) {
+        uint32_t to = i, next;
+
+        for (; as[to] == UINT32_MAX && stands_for(&g->rule[to]) != 0; to = stands_for(&g->rule[to]))
+            as[to] = 0; /* on the way */
+        if (as[to] == UINT32_MAX)
+            as[to] = to;
+        else if (as[to] != 0)
+            to = as[to];
+        for (uint32_t k = i; as[k] == 0; k = next) {
+            next = stands_for(&g->rule[k]);
+            as[k] = to;
+        }
+    }
+    for (uint32_t i = 1; i < g->rule_count; i++) {
+        struct rule *r = &g->rule[i];
+
+        if (r->kind == RULE_SEQUENCE || r->kind == RULE_CHOICE)
+            for (uint32_t k = 0; k < r->list.count; k++)
+                r->list.part[k] = as[r->list.part[k]];
+        if (r->kind == RULE_ARRAY) {
+            for (uint32_t k = 0; k < r->array.prefix_count; k++)
+                r->array.prefix[k] = as[r->array.prefix[k]];
+            if (r->array.items)
+                r->array.items = as[r->array.items];
+        }
+        if (r->kind == RULE_OBJECT) {
+            for (uint32_t k = 0; k < r->object.count; k++)
+                r->object.property[k].value = as[r->object.property[k].value];
+            if (r->object.other_value)
+                r->object.other_value = as[r->object.other_value];
+        }
+    }
+    g->root = as[g->root];
+    free(as);
+    return true;
+}
+
 /* ---- compiling: lengths of all ----------------------------------------------------------------------------------- */
 
 /* Knuth's generalisation of Dijkstra's algorithm: the rule with the least length of those that are not final is final,
@@ -731,6 +785,7 @@ static bool read_lengths(struct rule *rule, uint32_t count)
     l.sum = calloc((size_t)count + 1, sizeof *l.sum);
     if (!l.first || !l.fill || !l.pending || !l.sum)
         goto out;
+    rule[0].start.len = GRAMMAR_FAR;
     for (uint32_t i = 1; i < count; i++) {
         rule[i].start = (struct reach){ GRAMMAR_FAR, 0 };
         l.sum[i] = own_bytes(&rule[i]);
@@ -1015,7 +1070,7 @@ static bool compile(struct grammar *g, struct err *err)
         if (!ok)
             return err_set(err, ERR_IO, "out of memory");
     }
-    if (!read_lengths(g->rule, g->rule_count))
+    if (!resolve(g) || !read_lengths(g->rule, g->rule_count))
         return err_set(err, ERR_IO, "out of memory");
     start = &g->rule[g->root].start;
     if (start->len == GRAMMAR_FAR)
