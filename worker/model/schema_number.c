@@ -84,6 +84,32 @@ static bool multiples(struct dfa **out, uint64_t whole, int fraction, struct err
     return ok;
 }
 
+/* Multiples of a large number without small factors, of up to 18 digits, are too many states; of fewer digits they are not. */
+static bool integer_texts(struct dfa **texts, struct dfa_range range, uint32_t multiple, struct err *err)
+{
+    static const char few[] = "999999999", few_negative[] = "-999999999";
+    struct decimal low = { 0 }, high = { 0 }, bound;
+
+    if (dfa_integer(texts, &range, multiple, err))
+        return true;
+    decimal_read(&bound, span_text(few));
+    if (multiple <= 1 || (range.low && decimal_read(&low, span_text(range.low)) && decimal_compare(&low, &bound) > 0))
+        return false;
+    decimal_read(&bound, span_text(few_negative));
+    if (range.high && decimal_read(&high, span_text(range.high)) && decimal_compare(&high, &bound) < 0)
+        return false;
+    if (!range.low || decimal_compare(&low, &bound) < 0) {
+        range.low = few_negative;
+        range.low_open = false;
+    }
+    decimal_read(&bound, span_text(few));
+    if (!range.high || decimal_compare(&high, &bound) > 0) {
+        range.high = few;
+        range.high_open = false;
+    }
+    return dfa_integer(texts, &range, multiple, err);
+}
+
 bool number_texts(struct dfa **texts, const struct number_form *number, struct err *err)
 {
     char low[DECIMAL_TEXT_MAX], high[DECIMAL_TEXT_MAX];
@@ -111,7 +137,7 @@ bool number_texts(struct dfa **texts, const struct number_form *number, struct e
                        "point; found %" PRIu64 " with %d after the point",
                        DFA_MULTIPLE_MAX, whole, fraction);
     if (integer) /* an integer is a multiple of over / under when it is one of over */
-        return dfa_integer(texts, &range, (uint32_t)whole, err);
+        return integer_texts(texts, range, (uint32_t)whole, err);
     if (whole == 0)
         return dfa_number(texts, &range, err);
     ok = dfa_number(&all, &range, err) && multiples(&steps, whole, fraction, err) && dfa_intersect(texts, all, steps, err);
