@@ -24,7 +24,7 @@ static void clear_bar(void)
     bar_shown = false;
 }
 
-static void line(const char *format, va_list args)
+__attribute__((format(printf, 1, 0))) static void line(const char *format, va_list args)
 {
     char text[2 * ERR_TEXT_MAX];
     char *c;
