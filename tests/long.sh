@@ -7,6 +7,7 @@
 #   tests/long.sh memory          100,000 requests through `run` against 10,000 (about 2 minutes)
 #   tests/long.sh parity          300 fresh random checkpoints against the float64 reference (about 20 minutes)
 #   tests/long.sh tokenizer       100,000 random strings a vocabulary against the tokenizers library (about 10 minutes)
+#   tests/long.sh schema          20,000 random schemas with jsonschema as the judge (about 5 minutes)
 #   tests/long.sh fuzz            each fuzz target for 10 minutes with libFuzzer (installs clang)
 #   tests/long.sh sanitizers      every test, the system tests too, under address and undefined-behaviour sanitizers
 #
@@ -17,7 +18,7 @@ cd "$(dirname "$0")/.."
 ./tests/run.sh --only unit >/dev/null # installs, and builds the release
 python="$PWD/build-venv/bin/python"
 export MOOTHALL_TEST_PYTHON="$python"
-all="kills torture memory parity tokenizer fuzz sanitizers"
+all="kills torture memory parity tokenizer schema fuzz sanitizers"
 for what in ${*:-$all}; do
     echo "== $what"
     case "$what" in
@@ -30,6 +31,9 @@ for what in ${*:-$all}; do
             "$python" tests/parity/tokenizer_parity.py $which --program build/tests/tokenizer_ids --count 100000
         done
         "$python" tests/parity/tokenizer_parity.py patterns --program build/tests/tokenizer_ids
+        ;;
+    schema)
+        "$python" tests/parity/schema_random.py --program build/tests/schema_accepts --tokenizer deploy/demo/model --count 20000
         ;;
     fuzz)
         ./deploy/install-packages.sh fuzz

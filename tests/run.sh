@@ -23,13 +23,18 @@ done
 
 ./deploy/install-packages.sh test
 
-# The tokenizer's oracle comes from PyPI into a folder of its own, outside the sources' sight.
+# What the tests are held against comes from PyPI into a folder of its own, outside the sources' sight: the tokenizers library,
+# jsonschema with what it needs to judge formats, and the standard's own cases, which jsonschema's source package has.
 venv="$PWD/build-venv"
-if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -c 'import tokenizers, numpy, zmq, google.protobuf' 2>/dev/null; then
+if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -c 'import tokenizers, numpy, zmq, google.protobuf, jsonschema, rfc3339_validator' 2>/dev/null; then
     rm -rf "$venv"
     /usr/bin/python3 -m venv --system-site-packages "$venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check tokenizers ||
-        echo "tokenizers could not be installed: the tokenizer's parity test will be skipped" >&2
+    pip() { "$venv/bin/python" -m pip --quiet --disable-pip-version-check "$@"; }
+    pip install tokenizers || echo "tokenizers could not be installed: the tokenizer's parity test will be skipped" >&2
+    pip install 'jsonschema[format-nongpl]==4.26.0' ||
+        echo "jsonschema could not be installed: random schemas will be skipped" >&2
+    pip download --no-deps --no-binary jsonschema --dest "$venv/suite" jsonschema==4.26.0 ||
+        echo "jsonschema's source could not be fetched: the suite of JSON Schema will be skipped" >&2
 fi
 export TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp${TSAN_OPTIONS:+:$TSAN_OPTIONS}"
 export MOOTHALL_TEST_PYTHON="$venv/bin/python"
