@@ -20,6 +20,7 @@ struct form {
 struct forms {
     const struct tokenizer *tokenizer;
     int32_t vocab;
+    size_t bytes_max;
     struct vocabulary *vocabulary; /* made for the first form: most workers never need it */
     struct form *first;
     uint64_t turn;
@@ -35,12 +36,13 @@ static void *must(void *memory)
     return memory;
 }
 
-struct forms *forms_new(const struct tokenizer *tokenizer, int32_t vocab)
+struct forms *forms_new(const struct tokenizer *tokenizer, int32_t vocab, size_t bytes_max)
 {
     struct forms *forms = must(calloc(1, sizeof *forms));
 
     forms->tokenizer = tokenizer;
     forms->vocab = vocab;
+    forms->bytes_max = bytes_max;
     return forms;
 }
 
@@ -89,10 +91,10 @@ static bool make_room(struct forms *forms)
             if ((*at)->users == 0 && (!oldest || (*at)->used < (*oldest)->used))
                 oldest = at;
         }
-        if (count < FORMS_MAX && bytes < FORMS_BYTES_MAX)
+        if (count < FORMS_MAX && bytes < forms->bytes_max)
             return true;
         if (!oldest)
-            return bytes < FORMS_BYTES_MAX; /* more forms than FORMS_MAX, but each has its job */
+            return bytes < forms->bytes_max; /* more forms than FORMS_MAX, but each has its job */
         {
             struct form *gone = *oldest;
 
@@ -137,7 +139,7 @@ bool forms_take(struct forms *forms, struct form **out, enum request_form kind, 
             break;
     if (!form) {
         if (!make_room(forms))
-            return err_set(err, ERR_REFUSED, "the grammars in use take %d MiB already", FORMS_BYTES_MAX >> 20);
+            return err_set(err, ERR_REFUSED, "the grammars in use take all of their %zu bytes", forms->bytes_max);
         form = must(calloc(1, sizeof *form));
         memcpy(form->digest, digest, sizeof digest);
         if (!compile(forms, form, kind, text, closed) && form->why.code == ERR_IO) {

@@ -5,7 +5,7 @@
  * remembered too, with its error: it must not cost its second twice.
  *
  * Kept are FORMS_MAX of them, the longest unused is given up first.  Those in use stay whatever the bounds
- * say; when they alone take FORMS_BYTES_MAX, no other is compiled (ERR_REFUSED: the job can run elsewhere or later).
+ * say; when they alone take bytes_max, no other is compiled (ERR_REFUSED: the job can run elsewhere or later).
  * The engine thread alone uses them. */
 
 #ifndef WORKER_FORMS_H
@@ -21,7 +21,7 @@ struct forms;
 struct form; /* borrowed from the forms until it is given back */
 
 /* The tokenizer must outlive it.  vocab: rows of the model's output. */
-struct forms *forms_new(const struct tokenizer *tokenizer, int32_t vocab);
+struct forms *forms_new(const struct tokenizer *tokenizer, int32_t vocab, size_t bytes_max);
 void forms_free(struct forms *forms); /* every form must have been given back; NULL is fine */
 
 /* False: ERR_INPUT or ERR_LIMIT when the form is to blame, ERR_REFUSED when the worker is. */

@@ -401,7 +401,7 @@ static bool open_model(struct worker *w, struct err *err)
                                         .chat_why = w->chat_why.text,
                                         .context = model_config(w->model)->context,
                                         .vocab = model_config(w->model)->vocab };
-    w->world.forms = forms_new(w->tokenizer, w->world.vocab);
+    w->world.forms = forms_new(w->tokenizer, w->world.vocab, FORMS_BYTES_MAX);
     w->world.text_bytes_max = tokenizer_token_bytes_max(w->tokenizer) * (size_t)w->world.context;
     model_numerics(w->model, w->numerics);
     return true;

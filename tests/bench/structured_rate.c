@@ -154,7 +154,7 @@ int main(int argc, char **argv)
                                      .chat_why = "",
                                      .context = c->context,
                                      .vocab = c->vocab,
-                                     .forms = forms_new(tokenizer, c->vocab) };
+                                     .forms = forms_new(tokenizer, c->vocab, FORMS_BYTES_MAX) };
     steps = (struct step_config){ .sequences_max = sequences, .batch_tokens = 512, .cache_bytes = INT64_C(1) << 30 };
     if (!step_new(&step, model, tokenizer, exchange, &steps, &err))
         die("step", err.text);

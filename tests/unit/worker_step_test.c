@@ -10,10 +10,13 @@
 
 #include "worker/step.h"
 
-#ifdef __SANITIZE_THREAD__
-enum { SEQUENCES = 4 }; /* there everything takes twenty times as long */
+/* Under sanitizers everything takes five to twenty times as long. */
+#if defined(__SANITIZE_THREAD__)
+enum { SEQUENCES = 4, TOKENS = 70, BUDGETS = 2, TIGHT = 4 };
+#elif defined(__SANITIZE_ADDRESS__)
+enum { SEQUENCES = 13, TOKENS = 45, BUDGETS = 3, TIGHT = 3 };
 #else
-enum { SEQUENCES = 13 };
+enum { SEQUENCES = 13, TOKENS = 70, BUDGETS = 12, TIGHT = 4 };
 #endif
 
 static char directory[] = "/tmp/moothall-step-XXXXXX";
@@ -61,7 +64,7 @@ static int load(void **state)
     free(map.seat);
     world = (struct sequence_world){
         .tokenizer = tokenizer, .chat_why = "no template", .context = c->context, .vocab = c->vocab,
-        .forms = forms_new(tokenizer, c->vocab), .text_bytes_max = tokenizer_token_bytes_max(tokenizer) * (size_t)c->context
+        .forms = forms_new(tokenizer, c->vocab, FORMS_BYTES_MAX), .text_bytes_max = tokenizer_token_bytes_max(tokenizer) * (size_t)c->context
     };
     return 0;
 }
@@ -124,7 +127,7 @@ static struct job *job_number(int i)
     for (int k = 0; k < 1 + i * 7 % 9; k++)
         sprintf(prompt + strlen(prompt), "line %d of %d; ", k, i);
     snprintf(body, sizeof body, "{\"prompt\":\"%s\",\"max_tokens\":%d,\"temperature\":%s%s}", prompt,
-             70 + i * 11 % 50, i % 3 ? "2" : "0", more[i % (int)(sizeof more / sizeof *more)]);
+             TOKENS + i * 11 % 50, i % 3 ? "2" : "0", more[i % (int)(sizeof more / sizeof *more)]);
     return job_of(i, body);
 }
 
@@ -173,7 +176,7 @@ static void test_the_same_bytes_alone_together_and_after_starting_over(void **st
     const int64_t page = model_position_bytes(model) * 64;
     const struct step_config roomy = { .sequences_max = 64, .batch_tokens = 512, .cache_bytes = 1000 * page };
     const struct step_config chunky = { .sequences_max = 3, .batch_tokens = 13, .cache_bytes = 1000 * page };
-    const struct step_config tight = { .sequences_max = 64, .batch_tokens = 64, .cache_bytes = 4 * page };
+    const struct step_config tight = { .sequences_max = 64, .batch_tokens = 64, .cache_bytes = TIGHT * page };
     struct buf alone[SEQUENCES] = { { 0 } }, other[SEQUENCES] = { { 0 } };
 
     (void)state;
@@ -259,7 +262,7 @@ static void test_choices_end_in_a_small_cache(void **state)
 {
     const int64_t page = model_position_bytes(model) * 64;
     struct step_config config = { .sequences_max = 64, .batch_tokens = 64, .cache_bytes = 1000 * page };
-    struct buf bodies[6] = { { 0 } };
+    struct buf bodies[4] = { { 0 } };
     char body[1024], prompt[768] = "";
     struct step_counts counts;
     struct err err;
@@ -267,11 +270,11 @@ static void test_choices_end_in_a_small_cache(void **state)
     (void)state;
     for (int k = 0; k < 20; k++)
         sprintf(prompt + strlen(prompt), "item %d of the list, ", k);
-    snprintf(body, sizeof body, "{\"prompt\":\"%s\",\"max_tokens\":90,\"n\":7,\"ignore_eos\":true}", prompt);
-    for (int i = 0; i < 6; i++) {
+    snprintf(body, sizeof body, "{\"prompt\":\"%s\",\"max_tokens\":90,\"n\":5,\"ignore_eos\":true}", prompt);
+    for (int i = 0; i < 4; i++) {
         struct job *job = job_of(1, body);
 
-        if (i == 5)
+        if (i == 3)
             job->lease->alone = true;
         else if (i > 0)
             config.cache_bytes = (cache_pages_for((int)job->prompt.count + 90) + i - 1) * page;
@@ -281,7 +284,7 @@ static void test_choices_end_in_a_small_cache(void **state)
         CHECK(span_equal(buf_span(&bodies[i]), buf_span(&bodies[0])));
         job_free(job);
     }
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < 4; i++)
         buf_fini(&bodies[i]);
 }
 
@@ -407,7 +410,7 @@ static void test_what_has_a_form_is_complete_within_any_budget(void **state)
     for (size_t f = 0; f < sizeof forms / sizeof *forms; f++) {
         int minimum = 0;
 
-        for (int budget = 1; budget < minimum + 12 || !minimum; budget++) {
+        for (int budget = 1; budget < minimum + BUDGETS || !minimum; budget++) {
             char body[2048];
             struct request_fault fault;
             struct seat_lease *lease;
@@ -520,7 +523,7 @@ static void test_how_texts_with_a_form_end(void **state)
 static void test_a_form_is_compiled_once(void **state)
 {
     static const char bad[] = "{\"type\":\"object\",\"propertys\":{}}";
-    struct forms *forms = forms_new(tokenizer, world.vocab);
+    struct forms *forms = forms_new(tokenizer, world.vocab, FORMS_BYTES_MAX);
     struct form *form[4], *many[FORMS_MAX + 3];
     struct err err;
 
@@ -556,6 +559,26 @@ static void test_a_form_is_compiled_once(void **state)
     forms_give_back(forms, NULL);
     forms_free(forms);
     forms_free(NULL);
+}
+
+/* Grammars in use are not given up; who comes when there is no room is sent elsewhere, not refused. */
+static void test_grammars_have_a_bound(void **state)
+{
+    struct sequence_world small = world;
+    struct seat_lease *lease = lease_new(1, "{\"prompt\":\"a\",\"guided_regex\":\"ab+\"}");
+    struct request_fault fault;
+    struct form *form;
+    struct job *job;
+    struct err err;
+
+    (void)state;
+    small.forms = forms_new(tokenizer, world.vocab, 1);
+    CHECK(forms_take(small.forms, &form, REQUEST_SCHEMA, span_text(RECORD), false, &err));
+    CHECK(!job_new(&job, &small, lease, &fault) && fault.status_code == 503 && strstr(fault.message, "grammars in use"));
+    forms_give_back(small.forms, form);
+    CHECK(job_new(&job, &small, lease, &fault));
+    job_free(job);
+    forms_free(small.forms);
 }
 
 /* A lease that was taken away must stop costing anything, in the middle of a pass too. */
@@ -657,6 +680,7 @@ int main(void)
         cmocka_unit_test(test_log_probs_do_not_change_what_is_said),
         cmocka_unit_test(test_how_texts_with_a_form_end),
         cmocka_unit_test(test_a_form_is_compiled_once),
+        cmocka_unit_test(test_grammars_have_a_bound),
         cmocka_unit_test(test_a_dropped_sequence_goes_when_the_pass_is_over),
         cmocka_unit_test(test_a_sequence_larger_than_the_cache_is_impossible),
         cmocka_unit_test(test_requests_that_the_model_cannot_run_are_refused),
