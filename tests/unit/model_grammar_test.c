@@ -569,8 +569,8 @@ static bool cover(const struct made *made, struct span text, struct ids *ids)
     return true;
 }
 
-/* How many bytes are forced after prefix, and their tokens. */
-static size_t forced(const struct oracle *o, const struct text *prefix, struct ids *ids)
+/* How many bytes are forced after prefix, and the tokenizer's tokens of them. */
+static size_t forced_run(const struct oracle *o, const struct text *prefix, struct ids *ids)
 {
     size_t from, to, end = prefix->size, whole = prefix->size;
     const struct text *first, *last;
@@ -598,10 +598,61 @@ static size_t forced(const struct oracle *o, const struct text *prefix, struct i
     return part.text.size;
 }
 
+/* Does this token, at prefix, cover the next `rest` bytes of the forced run and go on? */
+static bool covers(const struct oracle *o, const struct text *prefix, struct span rest, int32_t id)
+{
+    struct span bytes = tokenizer_bytes(o->made->tokenizer, id);
+    struct text after = *prefix;
+    size_t from, to;
+
+    if (!may_be_generated(o->made, id) || bytes.size <= rest.size || memcmp(bytes.data, rest.data, rest.size) != 0 ||
+        prefix->size + bytes.size > TEXT_MAX)
+        return false;
+    memcpy(after.bytes + after.size, bytes.data, bytes.size);
+    after.size = (uint8_t)(after.size + bytes.size);
+    range(o, &after, &from, &to);
+    return from < to;
+}
+
+struct seam {
+    size_t bytes; /* of the run; 0: it is none */
+    size_t first_bytes;
+    int32_t first;
+};
+
+/* How many bytes are sure after prefix, and their tokens; or what the seam is. */
+static size_t forced(const struct oracle *o, const struct text *prefix, struct ids *ids, struct seam *seam)
+{
+    size_t size = forced_run(o, prefix, ids), from, to, at = 0;
+    struct text here = *prefix;
+
+    *seam = (struct seam){ 0 };
+    if (size == 0)
+        return 0;
+    range(o, prefix, &from, &to);
+    for (size_t i = 0; i < ids->count; i++) {
+        struct span rest = span_of(o->list->text[from].bytes + prefix->size + at, size - at);
+
+        here.size = (uint8_t)(prefix->size + at);
+        memcpy(here.bytes, o->list->text[from].bytes, here.size);
+        for (int32_t id = 0; id < o->made->size; id++) {
+            if (!covers(o, &here, rest, id))
+                continue;
+            if (i == 0)
+                *seam = (struct seam){ size, tokenizer_bytes(o->made->tokenizer, ids->id[0]).size, ids->id[0] };
+            ids->count = i;
+            return at;
+        }
+        at += tokenizer_bytes(o->made->tokenizer, ids->id[i]).size;
+    }
+    return size;
+}
+
 static int32_t minimum(struct oracle *o, const struct text *prefix)
 {
     size_t from, to, size;
     const struct text *c;
+    struct seam seam;
     struct ids ids = { 0 };
     int32_t least = INT32_MAX;
 
@@ -616,7 +667,7 @@ static int32_t minimum(struct oracle *o, const struct text *prefix)
             c = &o->list->text[i];
     if (c->size == prefix->size) {
         least = 0;
-    } else if ((size = forced(o, prefix, &ids)) > 0) {
+    } else if ((size = forced(o, prefix, &ids, &seam)) > 0) {
         struct text after = *c;
 
         after.size = (uint8_t)(prefix->size + size);
@@ -631,6 +682,8 @@ static int32_t minimum(struct oracle *o, const struct text *prefix)
 
             if (!may_be_generated(o->made, id) || bytes.size > (size_t)c->size - prefix->size ||
                 memcmp(bytes.data, c->bytes + prefix->size, bytes.size) != 0)
+                continue;
+            if (seam.bytes && bytes.size <= seam.bytes && bytes.size != seam.first_bytes)
                 continue;
             after.size = (uint8_t)(prefix->size + bytes.size);
             here = minimum(o, &after);
@@ -665,6 +718,7 @@ static void check_place(struct oracle *o, struct grammar_run *run, const struct 
     struct ids want = { 0 }, got = { 0 };
     size_t from, to, count, size;
     const uint64_t *mask;
+    struct seam seam;
     struct err err;
     bool any = false;
 
@@ -673,7 +727,10 @@ static void check_place(struct oracle *o, struct grammar_run *run, const struct 
     CHECK(grammar_may_end(run) == (o->list->text[from].size == prefix->size));
     CHECK(grammar_must_end(run) == (to - from == 1 && o->list->text[from].size == prefix->size));
     assert_int_equal(grammar_run_minimum(run), minimum(o, prefix));
-    size = grammar_must_end(run) ? 0 : forced(o, prefix, &want);
+    size = 0;
+    seam.bytes = 0;
+    if (!grammar_must_end(run))
+        size = forced(o, prefix, &want, &seam);
     CHECK(grammar_forced(run, &got, &count, &err));
     assert_int_equal(count, size ? want.count : 0);
     CHECK(got.count == count && (count == 0 || memcmp(want.id, got.id, count * sizeof *got.id) == 0));
@@ -691,6 +748,8 @@ static void check_place(struct oracle *o, struct grammar_run *run, const struct 
             range(o, &after, &from, &to);
             fits = from < to && minimum(o, &after) <= budget - 1;
         }
+        if (seam.bytes)
+            fits &= bytes.size > seam.bytes || id == seam.first;
         if (size)
             fits = id == want.id[0] && minimum(o, prefix) <= budget;
         if (has(mask, id) != fits)

@@ -10,8 +10,8 @@
  * of bytes; so C after any of its prefixes is the rest of it), and
  *
  *     minimum(place) = tokens that C takes:  0 at its end;
- *                      where the next bytes are forced: the tokenizer's tokens of them, and minimum after them;
- *                      else 1 + the least minimum after any token that C begins with.
+ *                      where the next bytes are forced: the tokens of them that are sure, and minimum after them;
+ *                      else 1 + the least minimum after any token that C begins with and that is allowed there.
  *
  * A token is allowed when minimum(place after it) is at most the budget left after it; so there always is
  * an allowed token, the output is complete when the budget is spent, and a budget below minimum(start)
@@ -19,7 +19,11 @@
  * text is complete.
  *
  * Forced bytes.  Where only one byte can follow, and then only one, and so on, that whole run of bytes is given
- * as the tokenizer's own encoding of it, whatever the sampling, so it is not for the model to choose.  Whole
+ * as the tokenizer's own encoding of it, whatever the sampling, so it is not for the model to choose.  Its end is a *seam*
+ * where a token covers the last of those bytes and what may follow them, as `[]` does where `[` is forced: the tokenizer
+ * might have put them together, and a model that has learned so must be able to.  So the last tokens, from the first place on
+ * from which such a token begins, are not forced; a mask there holds the tokenizer's own next token and those that cover all
+ * that is left of the run and go on, no others.  Whole
  * characters only: a run ends before a character of which not all bytes are forced, and what is left of a
  * character that was begun before is chosen by masks as all else.  Where the tokenizer's own encoding does not spell the
  * bytes (a normalizer has changed them) or has tokens that may not be generated, the fewest tokens that do spell

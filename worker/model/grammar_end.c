@@ -90,21 +90,59 @@ static bool encode(struct grammar *g, struct span text, struct ids *ids)
     return ok;
 }
 
+/* Is there a token that begins with these bytes and goes on with what may follow them at `end`? */
+static bool is_seam(struct grammar *g, struct span bytes, struct place *end, uint32_t *node)
+{
+    const struct vocabulary *v = g->vocabulary;
+    uint32_t n = 0;
+
+    if (bytes.size >= v->longest)
+        return false;
+    for (size_t i = 0; i < bytes.size; i++)
+        if ((n = vocabulary_child(v, n, bytes.data[i])) == 0)
+            return false;
+    *node = n;
+    return place_goes_on(g, end, n);
+}
+
+static struct place *along(struct grammar *g, struct place *p, uint32_t bytes)
+{
+    while (bytes-- > 0 && p)
+        p = place_after(g, p);
+    return p;
+}
+
 const struct forced *place_forced(struct grammar *g, struct place *p)
 {
+    const struct vocabulary *v = g->vocabulary;
     struct ids ids = { 0 };
     struct place *end;
-    uint32_t bytes;
+    struct forced *f;
+    uint32_t bytes, sure = 0, at = 0, node = 0;
 
     if (p->forced_known || place_only(g, p) < 0)
         return p->forced;
     bytes = forced_text(g, p, &end);
-    if (bytes > 0 && encode(g, span_of(g->text, bytes), &ids) &&
-        (p->forced = pool_take(g, sizeof *p->forced + ids.count * sizeof *ids.id)) != NULL) {
-        p->forced->bytes = bytes;
-        p->forced->count = (uint32_t)ids.count;
-        p->forced->end = end;
-        memcpy(p->forced->id, ids.id, ids.count * sizeof *ids.id);
+    if (bytes > 0 && encode(g, span_of(g->text, bytes), &ids) && ids.count > 0) {
+        while (sure < ids.count && !is_seam(g, span_of(g->text + at, bytes - at), end, &node)) {
+            at += (uint32_t)tokenizer_bytes(v->tokenizer, ids.id[sure]).size;
+            sure++;
+        }
+        if ((f = pool_take(g, sizeof *f + ids.count * sizeof *ids.id)) != NULL) {
+            f->count = sure;
+            f->bytes = at;
+            f->end = sure == ids.count ? end : along(g, p, at);
+            if (sure == 0) {
+                f->seam_bytes = bytes;
+                f->seam_node = node;
+                f->seam_end = end;
+                f->first_bytes = (uint32_t)tokenizer_bytes(v->tokenizer, ids.id[0]).size;
+                f->first_end = along(g, p, f->first_bytes);
+            }
+            memcpy(f->id, ids.id, ids.count * sizeof *ids.id);
+            if (f->end && (sure > 0 || f->first_end))
+                p->forced = f;
+        }
     }
     p->forced_known = true;
     ids_fini(&ids);
@@ -164,7 +202,7 @@ static struct place *chain_at(struct grammar *g, struct chain *chain, size_t i)
 }
 
 /* Of the places behind each token that C begins with at i: marks them, or finds the least of their minima. */
-static int32_t tokens_from(struct grammar *g, struct chain *chain, size_t i, bool mark, size_t *last)
+static int32_t tokens_from(struct grammar *g, struct chain *chain, size_t i, const struct forced *seam, bool mark, size_t *last)
 {
     const struct vocabulary *v = g->vocabulary;
     int32_t least = INT32_MAX;
@@ -177,6 +215,8 @@ static int32_t tokens_from(struct grammar *g, struct chain *chain, size_t i, boo
         if (node == 0)
             break;
         if (v->node[node].first == v->node[node + 1].first)
+            continue;
+        if (seam && at + 1 - i != seam->first_bytes && at + 1 - i <= seam->seam_bytes)
             continue;
         if (mark) {
             chain->link[at + 1].wanted = true;
@@ -211,13 +251,13 @@ int32_t place_minimum(struct grammar *g, struct place *p)
             continue;
         if (here->ends) {
             here->minimum = 0;
-        } else if ((forced = place_forced(g, here)) != NULL) {
+        } else if ((forced = place_forced(g, here)) != NULL && forced->count > 0) {
             if (i + forced->bytes > last)
                 last = i + forced->bytes;
             if (chain_at(g, &chain, i + forced->bytes))
                 chain.link[i + forced->bytes].wanted = true;
         } else {
-            tokens_from(g, &chain, i, true, &last);
+            tokens_from(g, &chain, i, forced, true, &last);
         }
     }
     for (size_t i = (last < chain.count ? last + 1 : chain.count); !g->failed && i-- > 0;) {
@@ -226,8 +266,8 @@ int32_t place_minimum(struct grammar *g, struct place *p)
 
         if (!chain.link[i].wanted || here->minimum >= 0)
             continue;
-        if ((forced = place_forced(g, here)) == NULL)
-            here->minimum = tokens_from(g, &chain, i, false, NULL);
+        if ((forced = place_forced(g, here)) == NULL || forced->count == 0)
+            here->minimum = tokens_from(g, &chain, i, forced, false, NULL);
         else if (forced->end->minimum < INT32_MAX)
             here->minimum = forced->end->minimum + (int32_t)forced->count;
         else

@@ -178,9 +178,17 @@ struct config {
     uint32_t rule, local, counter;
 };
 
+/* Tokens that are sure: count of them, `bytes` long, to the place `end`.  With none, the place is a *seam*: the tokenizer's
+ * own token of the forced bytes may be given, or one that covers all of them and goes on. */
 struct forced {
     uint32_t bytes, count;
     struct place *end;
+    uint32_t seam_bytes; /* of the run */
+    uint32_t seam_node;  /* of the trie, at its end */
+    struct place *seam_end;
+    uint32_t first_bytes; /* of id[0] */
+    struct place *first_end;
+    const struct tail *seam_tail;
     int32_t id[];
 };
 
@@ -340,7 +348,10 @@ static inline bool rule_is_usable(const struct grammar *grammar, uint32_t rule)
 /* ---- grammar_end.c ------------------------------------------------------------------------------------------- */
 
 struct place *place_after(struct grammar *grammar, struct place *place); /* the next along C */
-const struct forced *place_forced(struct grammar *grammar, struct place *place); /* NULL: nothing is */
+/* NULL: nothing is, and any token may come. */
+const struct forced *place_forced(struct grammar *grammar, struct place *place);
+/* Does any token that is longer than the node's fit? */
+bool place_goes_on(struct grammar *grammar, struct place *place, uint32_t node);
 int32_t place_minimum(struct grammar *grammar, struct place *place);             /* INT32_MAX: cannot be spelled */
 
 #endif

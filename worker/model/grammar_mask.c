@@ -484,16 +484,71 @@ static const uint64_t *mask_of(struct grammar *g, struct outlook *o, struct plac
     return any && !g->failed ? g->mask : NULL;
 }
 
+/* ---- seams -------------------------------------------------------------------------------------------------------- */
+
+bool place_goes_on(struct grammar *g, struct place *place, uint32_t node)
+{
+    const struct vocabulary *v = g->vocabulary;
+
+    if (place->count == 0)
+        return false;
+    g->trail[v->node[node].depth] = place;
+    for (uint32_t i = node + 1; i < v->node[node].end && !g->failed;) {
+        uint32_t d = v->node[i].depth;
+        struct place *next = g->trail[d - 1]->count ? place_recall(g, g->trail[d - 1], v->node[i].byte) : g->dead;
+
+        if (next == g->dead) {
+            i = v->node[i].end;
+            continue;
+        }
+        if (v->node[i].first < v->node[i + 1].first)
+            return true;
+        g->trail[d] = next;
+        i++;
+    }
+    return false;
+}
+
+/* The tokenizer's own token, and those that cover the whole run and go on. */
+static const uint64_t *mask_of_seam(struct grammar *g, struct forced *f, int32_t left)
+{
+    const struct vocabulary *v = g->vocabulary;
+    uint32_t own = v->node[f->seam_node + 1].first - v->node[f->seam_node].first;
+    bool any = false;
+
+    if (!f->seam_tail) {
+        struct walk w = { .found = g->found };
+
+        walk_below(g, &w, f->seam_node, f->seam_end, 0);
+        if (g->failed || !(f->seam_tail = keep_tail(g, &w)))
+            return NULL;
+    }
+    memset(g->mask, 0, v->words * sizeof *g->mask);
+    if (fits(g, f->first_end, left)) {
+        put(g->mask, f->id[0]);
+        any = true;
+    }
+    for (uint32_t i = own; i < f->seam_tail->count; i++) /* the first are those of the run itself */
+        if (fits(g, f->seam_tail->found[i].place, left)) {
+            put(g->mask, f->seam_tail->found[i].token);
+            any = true;
+        }
+    return any && !g->failed ? g->mask : NULL;
+}
+
 const uint64_t *grammar_mask(struct grammar_run *run, int32_t budget)
 {
     struct grammar *g = run->grammar;
-    const struct forced *forced;
+    struct forced *forced;
     struct outlook *o;
 
     grammar_trim(g);
     if (budget < 1 || run->place->count == 0)
         return NULL;
-    if ((forced = place_forced(g, run->place)) != NULL) {
+    place_forced(g, run->place);
+    if ((forced = run->place->forced) != NULL) {
+        if (forced->count == 0)
+            return mask_of_seam(g, forced, budget - 1);
         if (place_minimum(g, run->place) > budget)
             return NULL;
         memset(g->mask, 0, g->vocabulary->words * sizeof *g->mask);
