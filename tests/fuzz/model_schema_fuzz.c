@@ -1,5 +1,5 @@
-/* Any bytes as a schema (or as a choice or a pattern, as the first byte says): read or refused, and what can be read is then
- * written within its budget. */
+/* Any bytes as a schema (or as a choice or a pattern, as the first byte says): read or refused, and what can
+ * be read is then written within its budget. */
 #include <assert.h>
 #include <stdlib.h>
 
@@ -27,7 +27,8 @@ static const struct vocabulary *words(int32_t *vocab)
 static void write_text(struct grammar *grammar, int32_t vocab, struct span choices)
 {
     struct grammar_run *run = grammar_run_new(grammar);
-    int32_t minimum = grammar_minimum(grammar), left = minimum + (choices.size > 0 ? choices.data[0] % 16 : 0);
+    int32_t minimum = grammar_minimum(grammar),
+            left = minimum + (choices.size > 0 ? choices.data[0] % 16 : 0);
     size_t at = 0;
 
     while (minimum <= TOKENS_MAX && !grammar_must_end(run)) {

@@ -1,13 +1,16 @@
-/* schema_accepts - lines in, lines out: what schema_suite.py and schema_random.py ask of the grammar of a schema.
+/* schema_accepts - lines in, lines out: what schema_suite.py and schema_random.py ask of the grammar of a
+ * schema.
  *
- *     schema_accepts DIR                 {"schema": "...", "texts": ["...", ...]}  ->  {"accepts": [true, ...]}
- *     schema_accepts DIR --write N SEED  {"schema": "..."}  ->  {"minimum": 3, "texts": [{"budget": 9, "tokens": 7, "text": "..."}, ...]}
+ *     schema_accepts DIR                 {"schema": "...", "texts": ["...", ...]}  ->  {"accepts": [true,
+ * ...]} schema_accepts DIR --write N SEED  {"schema": "..."}  ->  {"minimum": 3, "texts": [{"budget": 9,
+ * "tokens": 7, "text": "..."}, ...]}
  *
- * Both say {"refused": "...", "code": N} of a schema that cannot be read or compiled.  "closed": true closes its objects.  DIR has
- * the tokenizer.
+ * Both say {"refused": "...", "code": N} of a schema that cannot be read or compiled.  "closed": true closes
+ * its objects.  DIR has the tokenizer.
  *
- * --write makes N texts by a random walk: a random budget from the minimum on, and at each place a random token of the mask (or
- * the forced ones).  A walk that does not end well within its budget is an error and status 1. */
+ * --write makes N texts by a random walk: a random budget from the minimum on, and at each place a random
+ * token of the mask (or the forced ones).  A walk that does not end well within its budget is an error and
+ * status 1. */
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -44,7 +47,8 @@ static bool accepts(struct grammar *grammar, const json_t *text)
     return ok;
 }
 
-/* A random token of the mask, where it has fewer than a few dozen; else one of a random piece of it, which is random enough. */
+/* A random token of the mask, where it has fewer than a few dozen; else one of a random piece of it, which is
+ * random enough. */
 static int32_t pick(const uint64_t *mask, int32_t vocab)
 {
     int32_t words = (vocab + 63) / 64, at = (int32_t)below((uint32_t)words), token[64];
@@ -57,8 +61,8 @@ static int32_t pick(const uint64_t *mask, int32_t vocab)
 }
 
 /* False: *fault says what went wrong. */
-static bool write_one(struct grammar *grammar, const struct tokenizer *tokenizer, int32_t vocab, int32_t budget,
-                      struct buf *text, int32_t *tokens, const char **fault)
+static bool write_one(struct grammar *grammar, const struct tokenizer *tokenizer, int32_t vocab,
+                      int32_t budget, struct buf *text, int32_t *tokens, const char **fault)
 {
     struct grammar_run *run = grammar_run_new(grammar);
     struct detokenizer detokenizer;
@@ -110,7 +114,8 @@ static bool write_one(struct grammar *grammar, const struct tokenizer *tokenizer
     return !*fault;
 }
 
-static json_t *write_texts(struct grammar *grammar, const struct tokenizer *tokenizer, int32_t vocab, int count)
+static json_t *write_texts(struct grammar *grammar, const struct tokenizer *tokenizer, int32_t vocab,
+                           int count)
 {
     int32_t minimum = grammar_minimum(grammar);
     json_t *list = json_array();
@@ -124,14 +129,15 @@ static json_t *write_texts(struct grammar *grammar, const struct tokenizer *toke
         if (budget < 1)
             budget = 1;
         if (!write_one(grammar, tokenizer, vocab, budget, &text, &tokens, &fault)) {
-            fprintf(stderr, "schema_accepts: %s: budget %d of minimum %d, %d tokens: %.*s\n", fault, budget, minimum, tokens,
-                    (int)text.size, text.data ? (const char *)text.data : "");
+            fprintf(stderr, "schema_accepts: %s: budget %d of minimum %d, %d tokens: %.*s\n", fault, budget,
+                    minimum, tokens, (int)text.size, text.data ? (const char *)text.data : "");
             buf_fini(&text);
             json_decref(list);
             return NULL;
         }
-        json_array_append_new(list, json_pack("{s:i,s:i,s:o}", "budget", budget, "tokens", tokens, "text",
-                                              json_stringn(text.data ? (const char *)text.data : "", text.size)));
+        json_array_append_new(list,
+                              json_pack("{s:i,s:i,s:o}", "budget", budget, "tokens", tokens, "text",
+                                        json_stringn(text.data ? (const char *)text.data : "", text.size)));
         buf_fini(&text);
     }
     return json_pack("{s:i,s:o}", "minimum", minimum, "texts", list);
@@ -167,7 +173,8 @@ int main(int argc, char **argv)
         size_t i;
 
         if (!structured_grammar(&grammar, STRUCTURED_SCHEMA,
-                                span_of(json_string_value(schema), json_string_length(schema)), &options, vocabulary, &err)) {
+                                span_of(json_string_value(schema), json_string_length(schema)), &options,
+                                vocabulary, &err)) {
             out = json_pack("{s:s,s:i}", "refused", err.text, "code", (int)err.code);
         } else {
             if (write) {

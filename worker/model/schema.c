@@ -42,10 +42,10 @@ static struct dfa *copy_of(const struct dfa *dfa)
 
 static bool make(struct maker *m, uint32_t meet, int depth, grammar_node *node);
 
-/* ---- parts that are regular ------------------------------------------------------------------------------------ */
+/* ---- parts that are regular ------------------------------------------------------------------------- */
 
-struct parts { /* at most one a shape, and one for all words */
-    struct dfa *words;         /* owned; NULL: none */
+struct parts {         /* at most one a shape, and one for all words */
+    struct dfa *words; /* owned; NULL: none */
     struct regular **regular;
     size_t regular_count;
     grammar_node *node;
@@ -90,7 +90,9 @@ static bool add_words(struct maker *m, const struct meet *meet, struct parts *pa
         if (!ok) {
             char pointer[TREE_POINTER_MAX];
 
-            err_wrap(m->err, "%s: its values", tree_pointer(m->form.tree, meet->count > 0 ? meet->id[0] & ~FORM_OWN : SCHEMA_ROOT, NULL, pointer));
+            err_wrap(m->err, "%s: its values",
+                     tree_pointer(m->form.tree, meet->count > 0 ? meet->id[0] & ~FORM_OWN : SCHEMA_ROOT, NULL,
+                                  pointer));
         } else {
             ok = form_charge(&m->form, parts->words, m->err);
         }
@@ -119,7 +121,8 @@ static bool add_regular(struct maker *m, struct regular *regular, struct parts *
     return true;
 }
 
-/* One automaton of them all, so that no byte of them leaves two ways open; what would make it too large stays by itself. */
+/* One automaton of them all, so that no byte of them leaves two ways open; what would make it too large stays
+ * by itself. */
 static bool join_regular(struct maker *m, struct parts *parts)
 {
     struct dfa *one = parts->words;
@@ -150,12 +153,14 @@ static bool join_regular(struct maker *m, struct parts *parts)
     return true;
 }
 
-/* ---- shapes ----------------------------------------------------------------------------------------------------- */
+/* ---- shapes ----------------------------------------------------------------------------------------- */
 
 static bool make_array(struct maker *m, const struct shape *shape, int depth, grammar_node *node)
 {
     grammar_node *prefix = malloc((shape->prefix_count + 1) * sizeof *prefix);
-    struct grammar_array array = { .prefix = prefix, .prefix_count = shape->prefix_count, .low = shape->low, .high = shape->high };
+    struct grammar_array array = {
+        .prefix = prefix, .prefix_count = shape->prefix_count, .low = shape->low, .high = shape->high
+    };
     bool ok = prefix || no_memory(m->err);
 
     for (uint32_t i = 0; ok && i < shape->prefix_count; i++)
@@ -226,7 +231,8 @@ static bool add_shape(struct maker *m, struct shape *shape, int depth, struct pa
 {
     bool ok = true;
 
-    if (shape->empty || shape->type == TYPE_NULL || shape->type == TYPE_BOOLEAN) /* the latter are among the words */
+    if (shape->empty || shape->type == TYPE_NULL ||
+        shape->type == TYPE_BOOLEAN) /* the latter are among the words */
         return true;
     if (shape->regular) {
         for (size_t i = 0; i < parts->regular_count; i++)
@@ -261,7 +267,8 @@ static bool make_parts(struct maker *m, struct meet *meet, int depth, grammar_no
     ok = ok && join_regular(m, &parts);
     if (ok && parts.node_count > GRAMMAR_PATHS_MAX)
         ok = tree_error(m->form.tree, meet->id[0] & ~FORM_OWN, NULL, ERR_LIMIT, m->err,
-                        "it allows %zu kinds of objects, arrays and strings; at most %d can be told apart while they are written",
+                        "it allows %zu kinds of objects, arrays and strings; at most %d can be told apart "
+                        "while they are written",
                         parts.node_count, GRAMMAR_PATHS_MAX);
     if (ok)
         *node = parts.node_count == 0   ? grammar_nothing(m->builder)
@@ -273,7 +280,7 @@ static bool make_parts(struct maker *m, struct meet *meet, int depth, grammar_no
     return ok;
 }
 
-/* ---- meets -------------------------------------------------------------------------------------------------------- */
+/* ---- meets ------------------------------------------------------------------------------------------ */
 
 /* depth: of calls. A meet that is being made, or lies too deep, is promised and defined later. */
 static bool make(struct maker *m, uint32_t index, int depth, grammar_node *node)
@@ -321,7 +328,7 @@ static bool make_all(struct maker *m, uint32_t root, grammar_node *node)
     return true;
 }
 
-/* ---- what never ends ------------------------------------------------------------------------------------------------ */
+/* ---- what never ends -------------------------------------------------------------------------------- */
 
 /* The first part that must be there and does not end, or FORM_NONE. */
 static uint32_t endless_part(const struct form *form, const struct shape *shape)
@@ -342,16 +349,18 @@ static uint32_t endless_part(const struct form *form, const struct shape *shape)
 
 static bool ends(const struct form *form, const struct meet *meet)
 {
-    if (meet->value_count > 0 || meet->state == FORM_NEW) /* one that was not looked at stands where nothing needs it */
+    if (meet->value_count > 0 ||
+        meet->state == FORM_NEW) /* one that was not looked at stands where nothing needs it */
         return true;
     for (uint32_t i = 0; i < meet->shape_count; i++)
-        if (!form->shape[meet->shape[i]]->empty && endless_part(form, form->shape[meet->shape[i]]) == FORM_NONE)
+        if (!form->shape[meet->shape[i]]->empty &&
+            endless_part(form, form->shape[meet->shape[i]]) == FORM_NONE)
             return true;
     return false;
 }
 
-/* Recursion that has no end: an object that requires itself.  The compiler of the grammar would see it too, but here it has a
- * pointer. */
+/* Recursion that has no end: an object that requires itself.  The compiler of the grammar would see it too,
+ * but here it has a pointer. */
 static bool check_ends(struct maker *m, uint32_t root)
 {
     struct form *form = &m->form;
@@ -367,7 +376,8 @@ static bool check_ends(struct maker *m, uint32_t root)
                 meet->ends = changed = true;
         }
     }
-    for (uint32_t step = 0; !form->meet[root]->ends && step < form->meet_count; step++) { /* far enough to stand in the circle */
+    for (uint32_t step = 0; !form->meet[root]->ends && step < form->meet_count;
+         step++) { /* far enough to stand in the circle */
         const struct meet *meet = form->meet[at];
 
         for (uint32_t i = 0; i < meet->shape_count; i++)
@@ -380,14 +390,14 @@ static bool check_ends(struct maker *m, uint32_t root)
     }
     if (form->meet[root]->ends)
         return true;
-    return tree_error(form->tree, form->meet[at]->count > 0 ? form->meet[at]->id[0] & ~FORM_OWN : SCHEMA_ROOT, NULL, ERR_INPUT,
-                      m->err, "no value of it ever ends: it requires itself without end");
+    return tree_error(form->tree, form->meet[at]->count > 0 ? form->meet[at]->id[0] & ~FORM_OWN : SCHEMA_ROOT,
+                      NULL, ERR_INPUT, m->err, "no value of it ever ends: it requires itself without end");
 }
 
-/* ---- the whole -------------------------------------------------------------------------------------------------------- */
+/* ---- the whole -------------------------------------------------------------------------------------- */
 
-bool schema_read(struct grammar_builder *builder, struct span text, const struct schema_options *options, grammar_node *root,
-                 struct err *err)
+bool schema_read(struct grammar_builder *builder, struct span text, const struct schema_options *options,
+                 grammar_node *root, struct err *err)
 {
     struct maker m = { .builder = builder, .err = err };
     const uint32_t whole = SCHEMA_ROOT;
@@ -403,7 +413,8 @@ bool schema_read(struct grammar_builder *builder, struct span text, const struct
         return err_wrap(err, "JSON schema");
     }
     m.queue = malloc(SCHEMA_NODES_MAX * sizeof *m.queue);
-    ok = (m.queue || no_memory(err)) && form_meet(&m.form, &whole, 1, &meet, err) && form_settle(&m.form, meet, err);
+    ok = (m.queue || no_memory(err)) && form_meet(&m.form, &whole, 1, &meet, err) &&
+         form_settle(&m.form, meet, err);
     if (ok && m.form.meet[meet]->empty) {
         const struct why *why = &m.form.meet[meet]->why;
 

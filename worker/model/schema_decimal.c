@@ -27,7 +27,7 @@ static void trim(struct decimal *d)
 
 bool decimal_read(struct decimal *decimal, struct span text)
 {
-    size_t at = 0, zeros = 0;            /* zeros: seen after a digit, not yet known to matter */
+    size_t at = 0, zeros = 0; /* zeros: seen after a digit, not yet known to matter */
     int64_t point = 0, exponent = 0;
     bool fraction = false, below = false;
 
@@ -146,11 +146,11 @@ void decimal_write(const struct decimal *decimal, char text[DECIMAL_TEXT_MAX])
     else if (point > 0 && point < count)
         snprintf(text, DECIMAL_TEXT_MAX, "%s%.*s.%.*s", sign, point, digit, count - point, digit + point);
     else if (point <= 0 && point > -DECIMAL_PLAIN_MAX)
-        snprintf(text, DECIMAL_TEXT_MAX, "%s0.%.*s%.*s", sign, -point, "0000000000000000000000000000000000000000",
-                 count, digit);
+        snprintf(text, DECIMAL_TEXT_MAX, "%s0.%.*s%.*s", sign, -point,
+                 "0000000000000000000000000000000000000000", count, digit);
     else
-        snprintf(text, DECIMAL_TEXT_MAX, "%s%c%s%.*se%d", sign, digit[0], count > 1 ? "." : "", count - 1, digit + 1,
-                 point - 1);
+        snprintf(text, DECIMAL_TEXT_MAX, "%s%c%s%.*se%d", sign, digit[0], count > 1 ? "." : "", count - 1,
+                 digit + 1, point - 1);
 }
 
 /* The digits without their point. */
@@ -191,7 +191,8 @@ bool decimal_step(const struct decimal *decimal, struct decimal_step *step)
 
     *step = (struct decimal_step){ .under = 1 };
     if (decimal->negative || decimal->count == 0 || decimal->point > STEP_DIGITS_MAX ||
-        decimal->count - decimal->point > STEP_FRACTION_MAX || !digits_value(decimal, STEP_DIGITS_MAX, &step->over))
+        decimal->count - decimal->point > STEP_FRACTION_MAX ||
+        !digits_value(decimal, STEP_DIGITS_MAX, &step->over))
         return false;
     for (int i = decimal->count; i < decimal->point; i++)
         step->over *= 10;
@@ -213,7 +214,8 @@ bool decimal_step_merge(struct decimal_step *step, struct decimal_step other)
         *step = other;
         return true;
     }
-    /* In lowest terms the least common multiple is that of the upper parts over the divisor of the lower ones. */
+    /* In lowest terms the least common multiple is that of the upper parts over the divisor of the lower
+     * ones. */
     if (__builtin_mul_overflow(step->over / common_divisor(step->over, other.over), other.over, &over))
         return false;
     step->over = over;
@@ -229,7 +231,8 @@ bool decimal_is_multiple(const struct decimal *decimal, struct decimal_step step
 
     if (over == 0 || decimal->count == 0)
         return true;
-    /* The digits end in no zero, so they lack a factor 2 or 5 altogether; `under` has at most STEP_FRACTION_MAX of it. */
+    /* The digits end in no zero, so they lack a factor 2 or 5 altogether; `under` has at most
+     * STEP_FRACTION_MAX of it. */
     if (tenths > STEP_FRACTION_MAX)
         return false;
     for (int i = 0; i < tenths; i++)

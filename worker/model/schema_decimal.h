@@ -14,9 +14,9 @@
 
 enum {
     DECIMAL_DIGITS_MAX = 64,
-    DECIMAL_POINT_MAX = 400,  /* digits before the point, or zeros after it */
-    DECIMAL_TEXT_MAX = 160,   /* a decimal as it is written, with its NUL */
-    DECIMAL_PLAIN_MAX = 40,   /* beyond as many digits or zeros it is written with an exponent */
+    DECIMAL_POINT_MAX = 400, /* digits before the point, or zeros after it */
+    DECIMAL_TEXT_MAX = 160,  /* a decimal as it is written, with its NUL */
+    DECIMAL_PLAIN_MAX = 40,  /* beyond as many digits or zeros it is written with an exponent */
 };
 
 struct decimal { /* 0.DIGITS times ten to the power of point */
@@ -26,8 +26,8 @@ struct decimal { /* 0.DIGITS times ten to the power of point */
     char digit[DECIMAL_DIGITS_MAX];
 };
 
-/* text: a JSON number.  False when it has more than DECIMAL_DIGITS_MAX digits (zeros at either end aside) or is out of
- * DECIMAL_POINT_MAX. */
+/* text: a JSON number.  False when it has more than DECIMAL_DIGITS_MAX digits (zeros at either end aside) or
+ * is out of DECIMAL_POINT_MAX. */
 bool decimal_read(struct decimal *decimal, struct span text);
 
 int decimal_compare(const struct decimal *a, const struct decimal *b); /* below, at or above 0 */

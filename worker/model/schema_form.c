@@ -48,7 +48,8 @@ static void *take(struct form *form, size_t size, struct err *err)
     void *p = arena_take(&form->arena, size);
 
     if (!p)
-        err_set(err, ERR_LIMIT, "the schema needs more than %d MiB of memory when it is worked out", FORM_BYTES_MAX >> 20);
+        err_set(err, ERR_LIMIT, "the schema needs more than %d MiB of memory when it is worked out",
+                FORM_BYTES_MAX >> 20);
     return p;
 }
 
@@ -57,10 +58,12 @@ bool form_charge(struct form *form, const struct dfa *dfa, struct err *err)
     if (dfa)
         form->states += dfa->count;
     if (form->states + form->valuer.states > FORM_STATES_MAX)
-        return err_set(err, ERR_LIMIT, "its patterns, formats, numbers, names and values need more than %d states",
+        return err_set(err, ERR_LIMIT,
+                       "its patterns, formats, numbers, names and values need more than %d states",
                        FORM_STATES_MAX);
     if (dfa_steps() - form->first_step > FORM_STEPS_MAX)
-        return err_set(err, ERR_LIMIT, "its patterns, formats, numbers, names and values take more than %d steps to work out",
+        return err_set(err, ERR_LIMIT,
+                       "its patterns, formats, numbers, names and values take more than %d steps to work out",
                        FORM_STEPS_MAX);
     return true;
 }
@@ -69,11 +72,11 @@ static bool spend(struct form *form, uint32_t id, struct err *err)
 {
     if (form->work++ < FORM_WORK_MAX)
         return true;
-    return tree_error(form->tree, id & ~FORM_OWN, NULL, ERR_LIMIT, err, "to combine its schemas takes more than %d steps",
-                      FORM_WORK_MAX);
+    return tree_error(form->tree, id & ~FORM_OWN, NULL, ERR_LIMIT, err,
+                      "to combine its schemas takes more than %d steps", FORM_WORK_MAX);
 }
 
-/* ---- interning ---------------------------------------------------------------------------------------------- */
+/* ---- interning -------------------------------------------------------------------------------------- */
 
 static uint32_t hash_list(uint32_t type, const uint32_t *id, uint32_t count)
 {
@@ -140,7 +143,8 @@ bool form_meet(struct form *form, const uint32_t *id, uint32_t count, uint32_t *
     }
     if (form->meet_count == SCHEMA_NODES_MAX)
         return tree_error(form->tree, n > 0 ? list[0] & ~FORM_OWN : SCHEMA_ROOT, NULL, ERR_LIMIT, err,
-                          "merged with what applies beside them, there are more than %d subschemas", SCHEMA_NODES_MAX);
+                          "merged with what applies beside them, there are more than %d subschemas",
+                          SCHEMA_NODES_MAX);
     m = take(form, sizeof *m, err);
     copy = m ? take(form, n * sizeof *copy, err) : NULL;
     if (!copy)
@@ -153,7 +157,7 @@ bool form_meet(struct form *form, const uint32_t *id, uint32_t count, uint32_t *
     return true;
 }
 
-/* ---- shapes: what is said about one type ---------------------------------------------------------------------- */
+/* ---- shapes: what is said about one type ------------------------------------------------------------ */
 
 static void shape_is_empty(struct shape *shape, uint32_t id, const char *keyword, const char *text)
 {
@@ -240,8 +244,8 @@ static bool is_required(const struct form *form, const struct shape *shape, uint
     return false;
 }
 
-static bool add_property(struct form *form, struct shape *shape, struct shape_property *property, const char *name,
-                         struct err *err)
+static bool add_property(struct form *form, struct shape *shape, struct shape_property *property,
+                         const char *name, struct err *err)
 {
     uint32_t id[FORM_TOGETHER_MAX];
 
@@ -252,8 +256,8 @@ static bool add_property(struct form *form, struct shape *shape, struct shape_pr
     return form_meet(form, id, shape->count, &property[shape->property_count++].meet, err);
 }
 
-/* Properties in the schemas' order; then those that are only required, which some schema's additionalProperties
- * describes, or nothing. */
+/* Properties in the schemas' order; then those that are only required, which some schema's
+ * additionalProperties describes, or nothing. */
 static bool make_object(struct form *form, struct shape *shape, struct err *err)
 {
     uint32_t id[FORM_TOGETHER_MAX], bound = 0;
@@ -269,8 +273,8 @@ static bool make_object(struct form *form, struct shape *shape, struct err *err)
         id[i] = s->additional;
     }
     if (bound > 2 * FORM_PROPERTIES_MAX) /* each may be in `required` too */
-        return tree_error(form->tree, shape->id[0], "properties", ERR_LIMIT, err, "an object may have %d properties",
-                          FORM_PROPERTIES_MAX);
+        return tree_error(form->tree, shape->id[0], "properties", ERR_LIMIT, err,
+                          "an object may have %d properties", FORM_PROPERTIES_MAX);
     property = take(form, bound * sizeof *property, err);
     if (!property)
         return false;
@@ -287,10 +291,10 @@ static bool make_object(struct form *form, struct shape *shape, struct err *err)
         const char *name;
         json_t *nothing;
 
-        json_object_foreach(form->tree->schema[shape->id[i]]->is_required, name, nothing)
-            if (!is_declared(form, shape, shape->count, name) && !is_required(form, shape, i, name) &&
-                !add_property(form, shape, property, name, err))
-                return false;
+        json_object_foreach(form->tree->schema[shape->id[i]]->is_required, name,
+                            nothing) if (!is_declared(form, shape, shape->count, name) &&
+                                         !is_required(form, shape, i, name) &&
+                                         !add_property(form, shape, property, name, err)) return false;
     }
     if (form->closed && has_properties && !says_additional) {
         shape->other = FORM_NONE;
@@ -299,8 +303,8 @@ static bool make_object(struct form *form, struct shape *shape, struct err *err)
     return form_meet(form, id, shape->count, &shape->other, err);
 }
 
-static bool get_shape(struct form *form, enum schema_type type, const uint32_t *id, uint32_t count, uint32_t *index,
-                      struct err *err)
+static bool get_shape(struct form *form, enum schema_type type, const uint32_t *id, uint32_t count,
+                      uint32_t *index, struct err *err)
 {
     struct shape *shape;
     uint32_t at, *copy;
@@ -314,15 +318,19 @@ static bool get_shape(struct form *form, enum schema_type type, const uint32_t *
     }
     if (form->shape_count == SCHEMA_NODES_MAX)
         return tree_error(form->tree, count > 0 ? id[0] : SCHEMA_ROOT, NULL, ERR_LIMIT, err,
-                          "merged with what applies beside them, there are more than %d subschemas", SCHEMA_NODES_MAX);
+                          "merged with what applies beside them, there are more than %d subschemas",
+                          SCHEMA_NODES_MAX);
     shape = take(form, sizeof *shape, err);
     copy = shape ? take(form, count * sizeof *copy, err) : NULL;
     if (!copy)
         return false;
     memcpy(copy, id, count * sizeof *copy);
-    *shape = (struct shape){
-        .type = type, .id = copy, .count = count, .high = GRAMMAR_NO_MAX, .items = FORM_NONE, .other = FORM_NONE
-    };
+    *shape = (struct shape){ .type = type,
+                             .id = copy,
+                             .count = count,
+                             .high = GRAMMAR_NO_MAX,
+                             .items = FORM_NONE,
+                             .other = FORM_NONE };
     form->shape[form->shape_count] = shape;
     *index = form->shape_count;
     form->shape_slot[at] = ++form->shape_count;
@@ -332,7 +340,7 @@ static bool get_shape(struct form *form, enum schema_type type, const uint32_t *
                                  : true;
 }
 
-/* ---- the ways of a meet --------------------------------------------------------------------------------------- */
+/* ---- the ways of a meet ----------------------------------------------------------------------------- */
 
 struct spread { /* a meet being taken apart */
     struct form *form;
@@ -390,7 +398,8 @@ static bool find_fixed(struct spread *x, uint32_t id)
     return true;
 }
 
-/* Takes in those of the values that the whole meet allows: with a list at hand the question can be asked exactly. */
+/* Takes in those of the values that the whole meet allows: with a list at hand the question can be asked
+ * exactly. */
 static bool take_values(struct spread *x, uint32_t id)
 {
     struct form *form = x->form;
@@ -417,7 +426,8 @@ static bool take_values(struct spread *x, uint32_t id)
         bool fits = true;
 
         for (uint32_t j = 0; fits && j < m->count; j++)
-            if (!value_fits(&form->valuer, m->id[j] & ~FORM_OWN, m->id[j] & FORM_OWN, s->value[i].value, &fits, x->err))
+            if (!value_fits(&form->valuer, m->id[j] & ~FORM_OWN, m->id[j] & FORM_OWN, s->value[i].value,
+                            &fits, x->err))
                 return false;
         if (!form_charge(form, NULL, x->err)) /* patterns may have been made to ask */
             return false;
@@ -483,7 +493,8 @@ static const struct schema *listing(const struct tree *tree, uint32_t id)
 static bool share_a_value(const struct schema *a, const struct schema *b)
 {
     for (uint32_t i = 0, j = 0; i < a->value_count && j < b->value_count;) {
-        if (a->value[i].hash == b->value[j].hash) /* equal, most likely; whoever needs to be sure looks closer */
+        if (a->value[i].hash ==
+            b->value[j].hash) /* equal, most likely; whoever needs to be sure looks closer */
             return true;
         if (a->value[i].hash < b->value[j].hash)
             i++;
@@ -493,7 +504,8 @@ static bool share_a_value(const struct schema *a, const struct schema *b)
     return false;
 }
 
-/* The common case, without making a meet of the two: a property that one of them requires, with constants that differ. */
+/* The common case, without making a meet of the two: a property that one of them requires, with constants
+ * that differ. */
 static bool have_different_constants(const struct tree *tree, uint32_t a, uint32_t b)
 {
     for (uint32_t x = a; x; x = tree->schema[x]->ref) {
@@ -508,7 +520,8 @@ static bool have_different_constants(const struct tree *tree, uint32_t a, uint32
 
                 if (!json_object_get(s->is_required, name) && !json_object_get(t->is_required, name))
                     continue;
-                theirs = json_object_get(t->properties, name) ? listing(tree, tree_property(tree, t, name)) : NULL;
+                theirs =
+                    json_object_get(t->properties, name) ? listing(tree, tree_property(tree, t, name)) : NULL;
                 if (theirs && !share_a_value(mine, theirs))
                     return true;
             }
@@ -517,8 +530,8 @@ static bool have_different_constants(const struct tree *tree, uint32_t a, uint32
     return false;
 }
 
-/* Shows that no value of this meet is in two branches of a oneOf.  Branches that list their values need no showing against each
- * other: of those each value is asked. */
+/* Shows that no value of this meet is in two branches of a oneOf.  Branches that list their values need no
+ * showing against each other: of those each value is asked. */
 static bool show_disjoint(struct spread *x, uint32_t id)
 {
     struct form *form = x->form;
@@ -543,7 +556,8 @@ static bool show_disjoint(struct spread *x, uint32_t id)
                 return false;
             common = types & types_of(tree, one->schema[j]);
             if (!common || (lists && listing(tree, one->schema[j])) ||
-                (common == 1 << TYPE_OBJECT && have_different_constants(tree, one->schema[i], one->schema[j])))
+                (common == 1 << TYPE_OBJECT &&
+                 have_different_constants(tree, one->schema[i], one->schema[j])))
                 continue;
             list[n] = one->schema[j];
             list[n + 1] = one->schema[i];
@@ -551,7 +565,8 @@ static bool show_disjoint(struct spread *x, uint32_t id)
                 return false;
             if (!form->meet[both]->empty)
                 return tree_error(tree, one->schema[i], NULL, ERR_INPUT, x->err,
-                                  "it cannot be shown to share no value with %s, as oneOf needs; expected other types, other "
+                                  "it cannot be shown to share no value with %s, as oneOf needs; expected "
+                                  "other types, other "
                                   "constants, or an object with a required property that tells them apart",
                                   tree_pointer(tree, one->schema[j], NULL, pointer));
         }
@@ -593,7 +608,8 @@ static bool walk_schema(struct spread *x, uint32_t id, const struct todo *rest, 
     return walk(x, n > 0 ? next : rest, types);
 }
 
-static bool walk_branches(struct spread *x, const struct schema_several *several, const struct todo *rest, uint8_t types)
+static bool walk_branches(struct spread *x, const struct schema_several *several, const struct todo *rest,
+                          uint8_t types)
 {
     uint32_t count = x->way_count;
 
@@ -678,10 +694,11 @@ static bool work_out(struct spread *x)
     return true;
 }
 
-/* ---- emptiness -------------------------------------------------------------------------------------------------- */
+/* ---- emptiness -------------------------------------------------------------------------------------- */
 
 /* The one with this key, or a new one that is put in its place; *regular->texts is NULL when it is new. */
-static bool get_regular(struct form *form, struct buf *key, bool number, struct regular **regular, struct err *err)
+static bool get_regular(struct form *form, struct buf *key, bool number, struct regular **regular,
+                        struct err *err)
 {
     uint64_t hash = 14695981039346656037u;
     struct regular *r;
@@ -729,8 +746,8 @@ static bool narrow(struct form *form, struct dfa **texts, const struct dfa *more
     return form_charge(form, joint, err);
 }
 
-/* A leap second is a time, and an enum may list one; but what reads the output may not know that there are such, as few
- * programs do, so none is made up. */
+/* A leap second is a time, and an enum may list one; but what reads the output may not know that there are
+ * such, as few programs do, so none is made up. */
 static bool leave_out_leaps(struct form *form, const json_t *format, struct dfa **texts, struct err *err)
 {
     struct dfa *any = NULL, *leap = NULL;
@@ -768,8 +785,9 @@ static bool string_texts(struct form *form, const struct shape *shape, struct df
         return true;
     if (!dfa_length(&length, shape->low, shape->high, err))
         return err_wrap(err, "%s", tree_pointer(form->tree, shape->id[0], NULL, pointer));
-    ok = narrow(form, texts, length, err) || err_wrap(err, "%s: its length together with its pattern or format",
-                                                      tree_pointer(form->tree, shape->id[0], NULL, pointer));
+    ok = narrow(form, texts, length, err) ||
+         err_wrap(err, "%s: its length together with its pattern or format",
+                  tree_pointer(form->tree, shape->id[0], NULL, pointer));
     dfa_free(length);
     return ok;
 }
@@ -797,7 +815,8 @@ static bool settle_string(struct form *form, struct shape *shape, struct err *er
         ok = get_regular(form, &key, false, &shape->regular, err) &&
              (shape->regular->texts || string_texts(form, shape, &shape->regular->texts, err));
         if (ok && dfa_is_empty(shape->regular->texts))
-            shape_is_empty(shape, shape->id[0], NULL, "no text fits its length, pattern and format and all that applies beside");
+            shape_is_empty(shape, shape->id[0], NULL,
+                           "no text fits its length, pattern and format and all that applies beside");
     }
     buf_fini(&key);
     return ok;
@@ -832,7 +851,8 @@ static bool settle_number(struct form *form, struct shape *shape, struct err *er
     if (ok && !shape->regular->texts) {
         ok = number_texts(&shape->regular->texts, &number, err);
         if (!ok)
-            err_wrap(err, "%s", tree_pointer(form->tree, last, number.step.over ? "multipleOf" : NULL, pointer));
+            err_wrap(err, "%s",
+                     tree_pointer(form->tree, last, number.step.over ? "multipleOf" : NULL, pointer));
         ok = ok && form_charge(form, shape->regular->texts, err);
     }
     if (ok && dfa_is_empty(shape->regular->texts))
@@ -934,7 +954,8 @@ bool form_settle(struct form *form, uint32_t meet, struct err *err)
     if (m->state != FORM_NEW || form->depth >= FORM_DEPTH_MAX)
         return true;
     m->state = FORM_OPEN;
-    m->why = (struct why){ .id = m->count > 0 ? m->id[0] & ~FORM_OWN : SCHEMA_ROOT, .text = "no value is allowed" };
+    m->why = (struct why){ .id = m->count > 0 ? m->id[0] & ~FORM_OWN : SCHEMA_ROOT,
+                           .text = "no value is allowed" };
     if (m->count == 1 && m->id[0] == SCHEMA_FALSE) {
         m->empty = true;
         m->state = FORM_DONE;

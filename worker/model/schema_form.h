@@ -1,14 +1,16 @@
 /* schema_form - what several schemas allow together, taken apart by type of value.
  *
- * A *meet* is a list of schemas that must all hold: a property's schemas from every schema that speaks of its object,
- * for instance.  It is worked out once, when it is asked about: references are followed, one branch is taken of each
- * anyOf and oneOf in every possible way, and each way gives, type by type, a *shape*: what the keywords about that type
- * say together.  The meet is the union of its shapes and of the values that enum and const list.  Meets and shapes
- * are interned, so recursion comes back to a meet that is there already, and nothing is ever copied out.
+ * A *meet* is a list of schemas that must all hold: a property's schemas from every schema that speaks of its
+ * object, for instance.  It is worked out once, when it is asked about: references are followed, one branch
+ * is taken of each anyOf and oneOf in every possible way, and each way gives, type by type, a *shape*: what
+ * the keywords about that type say together.  The meet is the union of its shapes and of the values that enum
+ * and const list.  Meets and shapes are interned, so recursion comes back to a meet that is there already,
+ * and nothing is ever copied out.
  *
- * So a conjunction needs no rule of its own: a keyword beside $ref, a base with anyOf, and the question whether two
- * branches of a oneOf share a value are all meets.  That last question is asked of emptiness, which is *shown*, never guessed:
- * a meet may be empty without being seen to be (recursion), and then a oneOf is refused that needs it. */
+ * So a conjunction needs no rule of its own: a keyword beside $ref, a base with anyOf, and the question
+ * whether two branches of a oneOf share a value are all meets.  That last question is asked of emptiness,
+ * which is *shown*, never guessed: a meet may be empty without being seen to be (recursion), and then a oneOf
+ * is refused that needs it. */
 
 #ifndef MODEL_SCHEMA_FORM_H
 #define MODEL_SCHEMA_FORM_H
@@ -18,26 +20,27 @@
 #include "worker/model/schema_value.h"
 
 enum {
-    FORM_TOGETHER_MAX = 256,   /* schemas of one meet */
-    FORM_PROPERTIES_MAX = 1 << 12, /* of one object, after merging */
-    FORM_WAYS_MAX = 1 << 10,   /* to take the branches of one meet */
-    FORM_DEPTH_MAX = 32,       /* of meets within each other that are looked at to see whether one is empty */
-    FORM_BYTES_MAX = 64 << 20,
-    FORM_STATES_MAX = 1 << 19, /* of all automata */
+    FORM_TOGETHER_MAX = 256,               /* schemas of one meet */
+    FORM_PROPERTIES_MAX = 1 << 12,         /* of one object, after merging */
+    FORM_WAYS_MAX = 1 << 10,               /* to take the branches of one meet */
+    FORM_DEPTH_MAX = 32,                   /* of meets within one another that are asked whether they are empty */
+    FORM_BYTES_MAX = 64 << 20,             /* of all this */
+    FORM_STATES_MAX = 1 << 19,             /* of all automata */
     FORM_STEPS_MAX = DFA_STEPS_SECOND / 4, /* of work on them */
-    FORM_WORK_MAX = 1 << 20,   /* schemas looked at, over all meets */
-    FORM_JOIN_MAX = 1 << 13,   /* states of automata that are still joined into one */
+    FORM_WORK_MAX = 1 << 20,               /* schemas looked at, over all meets */
+    FORM_JOIN_MAX = 1 << 13,               /* states of automata that are still joined into one */
 };
 #define FORM_NONE UINT32_MAX
-#define FORM_OWN  (1u << 31) /* in a meet, with a schema's id: its own keywords only, no $ref, anyOf, oneOf */
+/* In a meet, with a schema's id: its own keywords only, no $ref, anyOf, oneOf. */
+#define FORM_OWN (1u << 31)
 
 struct why { /* it is empty */
     uint32_t id;
     const char *keyword, *text;
 };
 
-/* Texts or numbers that are a regular language.  What says the same has the same one, wherever it stands: a hundred dates
- * cost one. */
+/* Texts or numbers that are a regular language.  What says the same has the same one, wherever it stands: a
+ * hundred dates cost one. */
 struct regular {
     uint64_t hash;
     struct span key;     /* what was said */
@@ -65,11 +68,11 @@ struct shape {
     struct why why;
     struct regular *regular; /* numbers, and strings of which not only the length counts */
     uint32_t low, high;      /* code points, items */
-    const uint32_t *prefix; /* meets */
+    const uint32_t *prefix;  /* meets */
     uint32_t prefix_count, items;
     const struct shape_property *property;
     uint32_t property_count, other; /* FORM_NONE: no other properties */
-    grammar_node node; /* for who makes the grammar */
+    grammar_node node;              /* for who makes the grammar */
 };
 
 struct meet {
@@ -102,7 +105,8 @@ struct form {
     uint32_t work, depth;
 };
 
-bool form_init(struct form *form, const struct tree *tree, bool closed, struct err *err); /* false: nothing to free */
+/* On false there is nothing to free. */
+bool form_init(struct form *form, const struct tree *tree, bool closed, struct err *err);
 void form_fini(struct form *form);
 
 bool form_meet(struct form *form, const uint32_t *id, uint32_t count, uint32_t *meet, struct err *err);
@@ -113,7 +117,8 @@ bool form_settle(struct form *form, uint32_t meet, struct err *err);
 /* What is written. */
 bool form_written(struct form *form, struct regular *regular, const struct dfa **written, struct err *err);
 
-/* Counts the automaton (NULL: none), and the work since form_init, against FORM_STATES_MAX and FORM_STEPS_MAX. */
+/* Counts the automaton (NULL: none), and the work since form_init, against FORM_STATES_MAX and
+ * FORM_STEPS_MAX. */
 bool form_charge(struct form *form, const struct dfa *dfa, struct err *err);
 
 #endif

@@ -21,9 +21,10 @@ bool number_add(struct number_form *number, const struct schema *schema)
     return decimal_step_merge(&number->step, schema->step);
 }
 
-/* A bound that can be written with the digits that numbers have, and means the same to them.  False: nothing is within it.
- * *text is set to NULL when everything is. */
-static bool write_bound(const struct decimal *bound, bool *open, bool low, int fraction, char *text, const char **at)
+/* A bound that can be written with the digits that numbers have, and means the same to them.  False: nothing
+ * is within it. *text is set to NULL when everything is. */
+static bool write_bound(const struct decimal *bound, bool *open, bool low, int fraction, char *text,
+                        const char **at)
 {
     struct decimal rounded;
 
@@ -42,11 +43,12 @@ static bool write_bound(const struct decimal *bound, bool *open, bool low, int f
 
 enum { STATES_MAX = 1 << 15 }; /* of the automaton of a step with a fraction */
 
-/* Multiples of over / under, written with as many digits after the point as `under` needs: read as a whole number without its
- * point, such a number is a multiple of `whole`. */
+/* Multiples of over / under, written with as many digits after the point as `under` needs: read as a whole
+ * number without its point, such a number is a multiple of `whole`. */
 static bool multiples(struct dfa **out, uint64_t whole, int fraction, struct err *err)
 {
-    /* States: 0 the start, 1 after the sign, then one for each place in the number and rest of the division. */
+    /* States: 0 the start, 1 after the sign, then one for each place in the number and rest of the division.
+     */
     enum { MINUS, DIGIT, POINT = 11, OTHER, SYMBOLS };
     struct dfa_raw raw = { 0 };
     uint8_t class_of[256];
@@ -60,7 +62,8 @@ static bool multiples(struct dfa **out, uint64_t whole, int fraction, struct err
     for (int digit = 0; digit < 10; digit++)
         class_of['0' + digit] = (uint8_t)(DIGIT + digit);
     /* Place 0 is before the point, place 1 right after it, place 1 + i after i digits. */
-    ok = dfa_raw_states(&raw, first + rests * (uint32_t)(fraction + 2), err) && dfa_raw_edge(&raw, 0, MINUS, 1, err);
+    ok = dfa_raw_states(&raw, first + rests * (uint32_t)(fraction + 2), err) &&
+         dfa_raw_edge(&raw, 0, MINUS, 1, err);
     for (uint32_t digit = 0; ok && digit < 10; digit++)
         for (uint32_t from = 0; ok && from < 2; from++)
             ok = dfa_raw_edge(&raw, from, DIGIT + digit, first + digit % rests, err);
@@ -74,7 +77,9 @@ static bool multiples(struct dfa **out, uint64_t whole, int fraction, struct err
                 ok = dfa_raw_edge(&raw, state, POINT, first + rests + rest, err);
             for (uint32_t digit = 0; ok && digit < 10 && place <= fraction; digit++)
                 ok = dfa_raw_edge(&raw, state, DIGIT + digit,
-                                  first + (uint32_t)(place == 0 ? 0 : place + 1) * rests + (rest * 10 + digit) % rests, err);
+                                  first + (uint32_t)(place == 0 ? 0 : place + 1) * rests +
+                                      (rest * 10 + digit) % rests,
+                                  err);
         }
         if (place > 1)
             scale *= 10;
@@ -84,7 +89,8 @@ static bool multiples(struct dfa **out, uint64_t whole, int fraction, struct err
     return ok;
 }
 
-/* Multiples of a large number without small factors, of up to 18 digits, are too many states; of fewer digits they are not. */
+/* Multiples of a large number without small factors, of up to 18 digits, are too many states; of fewer digits
+ * they are not. */
 static bool integer_texts(struct dfa **texts, struct dfa_range range, uint32_t multiple, struct err *err)
 {
     static const char few[] = "999999999", few_negative[] = "-999999999";
@@ -93,7 +99,8 @@ static bool integer_texts(struct dfa **texts, struct dfa_range range, uint32_t m
     if (dfa_integer(texts, &range, multiple, err))
         return true;
     decimal_read(&bound, span_text(few));
-    if (multiple <= 1 || (range.low && decimal_read(&low, span_text(range.low)) && decimal_compare(&low, &bound) > 0))
+    if (multiple <= 1 ||
+        (range.low && decimal_read(&low, span_text(range.low)) && decimal_compare(&low, &bound) > 0))
         return false;
     decimal_read(&bound, span_text(few_negative));
     if (range.high && decimal_read(&high, span_text(range.high)) && decimal_compare(&high, &bound) < 0)
@@ -120,8 +127,10 @@ bool number_texts(struct dfa **texts, const struct number_form *number, struct e
     struct dfa *all = NULL, *steps = NULL;
     bool ok;
 
-    if (!write_bound(number->low, &range.low_open, true, integer ? 0 : DFA_DIGITS_FRACTION, low, &range.low) ||
-        !write_bound(number->high, &range.high_open, false, integer ? 0 : DFA_DIGITS_FRACTION, high, &range.high))
+    if (!write_bound(number->low, &range.low_open, true, integer ? 0 : DFA_DIGITS_FRACTION, low,
+                     &range.low) ||
+        !write_bound(number->high, &range.high_open, false, integer ? 0 : DFA_DIGITS_FRACTION, high,
+                     &range.high))
         return dfa_texts(texts, NULL, 0, err);
     if (!integer && whole > 0) { /* as whole numbers of the last digit's worth */
         while (scale % number->step.under != 0) {
@@ -133,14 +142,16 @@ bool number_texts(struct dfa **texts, const struct number_form *number, struct e
     }
     if (whole > DFA_MULTIPLE_MAX || whole * (uint64_t)(fraction + 2) > STATES_MAX)
         return err_set(err, ERR_LIMIT,
-                       "expected a step whose digits without the point make at most %d, fewer with many of them after the "
+                       "expected a step whose digits without the point make at most %d, fewer with many of "
+                       "them after the "
                        "point; found %" PRIu64 " with %d after the point",
                        DFA_MULTIPLE_MAX, whole, fraction);
     if (integer) /* an integer is a multiple of over / under when it is one of over */
         return integer_texts(texts, range, (uint32_t)whole, err);
     if (whole == 0)
         return dfa_number(texts, &range, err);
-    ok = dfa_number(&all, &range, err) && multiples(&steps, whole, fraction, err) && dfa_intersect(texts, all, steps, err);
+    ok = dfa_number(&all, &range, err) && multiples(&steps, whole, fraction, err) &&
+         dfa_intersect(texts, all, steps, err);
     dfa_free(all);
     dfa_free(steps);
     return ok;

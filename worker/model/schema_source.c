@@ -3,8 +3,8 @@
 #include <assert.h>
 #include <stdlib.h>
 
-/* Bounds the tree before jansson makes one, and finds the numbers: in a text that is JSON, whatever stands outside
- * strings and begins with a digit or a sign.  Of one that is not, jansson will say so. */
+/* Bounds the tree before jansson makes one, and finds the numbers: in a text that is JSON, whatever stands
+ * outside strings and begins with a digit or a sign.  Of one that is not, jansson will say so. */
 static bool scan(struct span text, struct source *source, struct err *err)
 {
     size_t depth = 0, values = 1, capacity = 0;
@@ -57,11 +57,9 @@ static void place(struct source *source, json_t *value, size_t *at)
     size_t i;
 
     if (json_is_object(value)) {
-        json_object_foreach(value, key, child)
-            place(source, child, at);
+        json_object_foreach(value, key, child) place(source, child, at);
     } else if (json_is_array(value)) {
-        json_array_foreach(value, i, child)
-            place(source, child, at);
+        json_array_foreach(value, i, child) place(source, child, at);
     } else if (json_is_number(value)) {
         assert(*at < source->number_count);
         source->number[(*at)++].value = value;
@@ -87,11 +85,13 @@ bool source_read(struct source *source, struct span text, struct err *err)
         return false;
     }
     /* Integers as reals: ones beyond 64 bits are fine here. */
-    source->root = json_loadb(text.size ? (const char *)text.data : "", text.size,
-                              JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, &fault);
+    source->root = json_loadb(
+        text.size ? (const char *)text.data : "", text.size,
+        JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, &fault);
     if (!source->root) {
         source_fini(source);
-        return err_set(err, ERR_INPUT, "it is not JSON: line %d, column %d: %s", fault.line, fault.column, fault.text);
+        return err_set(err, ERR_INPUT, "it is not JSON: line %d, column %d: %s", fault.line, fault.column,
+                       fault.text);
     }
     place(source, source->root, &placed);
     assert(placed == source->number_count);
@@ -171,7 +171,8 @@ bool source_spell(const struct source *source, const json_t *value, struct buf *
     switch (json_typeof(value)) {
     case JSON_OBJECT:
         ok = buf_add(out, "{", 1);
-        json_object_foreach((json_t *)(uintptr_t)value, key, child) {
+        json_object_foreach((json_t *)(uintptr_t)value, key, child)
+        {
             ok = ok && (first || buf_add(out, ",", 1)) && source_spell_text(span_text(key), out) &&
                  buf_add(out, ":", 1) && source_spell(source, child, out);
             first = false;
@@ -179,8 +180,8 @@ bool source_spell(const struct source *source, const json_t *value, struct buf *
         return ok && buf_add(out, "}", 1);
     case JSON_ARRAY:
         ok = buf_add(out, "[", 1);
-        json_array_foreach(value, i, child)
-            ok = ok && (i == 0 || buf_add(out, ",", 1)) && source_spell(source, child, out);
+        json_array_foreach(value, i, child) ok =
+            ok && (i == 0 || buf_add(out, ",", 1)) && source_spell(source, child, out);
         return ok && buf_add(out, "]", 1);
     case JSON_STRING:
         return source_spell_text(source_text(value), out);
@@ -214,7 +215,8 @@ bool source_equal(const struct source *source, const json_t *a, const json_t *b)
     case JSON_OBJECT:
         if (json_object_size(a) != json_object_size(b))
             return false;
-        json_object_foreach((json_t *)(uintptr_t)a, key, child) {
+        json_object_foreach((json_t *)(uintptr_t)a, key, child)
+        {
             const json_t *other = json_object_get(b, key);
 
             if (!other || !source_equal(source, child, other))
@@ -224,9 +226,7 @@ bool source_equal(const struct source *source, const json_t *a, const json_t *b)
     case JSON_ARRAY:
         if (json_array_size(a) != json_array_size(b))
             return false;
-        json_array_foreach(a, i, child)
-            if (!source_equal(source, child, json_array_get(b, i)))
-                return false;
+        json_array_foreach(a, i, child) if (!source_equal(source, child, json_array_get(b, i))) return false;
         return true;
     case JSON_STRING:
         return span_equal(source_text(a), source_text(b));
@@ -256,11 +256,12 @@ uint64_t source_hash(const struct source *source, const json_t *value)
 
     switch (json_typeof(value)) {
     case JSON_OBJECT: /* the sum has no order */
-        json_object_foreach((json_t *)(uintptr_t)value, key, child)
-            hash += mix(source_hash(source, child), key, strlen(key));
+        json_object_foreach((json_t *)(uintptr_t)value, key, child) hash +=
+            mix(source_hash(source, child), key, strlen(key));
         return mix(hash, "{", 1);
     case JSON_ARRAY:
-        json_array_foreach(value, i, child) {
+        json_array_foreach(value, i, child)
+        {
             uint64_t inner = source_hash(source, child);
 
             hash = mix(hash, &inner, sizeof inner);

@@ -1,8 +1,8 @@
 /* schema_source - a schema's JSON text, read: jansson's tree, with every number's own digits beside it.
  *
- * jansson keeps the order of keys and refuses double ones, but makes doubles of numbers, so the texts of the numbers
- * are found in the source again: the tree's order is the text's.  true, false and null are one value each in
- * jansson's tree, so their address says nothing. */
+ * jansson keeps the order of keys and refuses double ones, but makes doubles of numbers, so the texts of the
+ * numbers are found in the source again: the tree's order is the text's.  true, false and null are one value
+ * each in jansson's tree, so their address says nothing. */
 
 #ifndef MODEL_SCHEMA_SOURCE_H
 #define MODEL_SCHEMA_SOURCE_H
@@ -14,7 +14,7 @@
 #include "worker/model/schema_decimal.h"
 
 enum {
-    SOURCE_DEPTH_MAX = 256,     /* arrays and objects within each other */
+    SOURCE_DEPTH_MAX = 256, /* arrays and objects within each other */
     SOURCE_VALUES_MAX = 1 << 17,
 };
 
@@ -29,7 +29,8 @@ struct source {
     size_t number_count;
 };
 
-/* text must outlive it.  ERR_INPUT with line and column; ERR_LIMIT naming the bound.  On false there is nothing to free. */
+/* text must outlive it.  ERR_INPUT with line and column; ERR_LIMIT naming the bound.  On false there is
+ * nothing to free. */
 bool source_read(struct source *source, struct span text, struct err *err);
 void source_fini(struct source *source);
 

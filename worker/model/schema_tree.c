@@ -9,8 +9,9 @@
 #include "worker/model/dfa.h"
 #include "worker/model/schema.h"
 
+/* clang-format off */
 enum keyword {
-    /* Say nothing about values. */
+    /* These say nothing about values. */
     K_SCHEMA, K_ID, K_COMMENT, K_TITLE, K_DESCRIPTION, K_DEFAULT, K_EXAMPLES, K_DEPRECATED, K_READ_ONLY, K_WRITE_ONLY,
     K_DEFS, K_DEFINITIONS, K_REF,
     K_TYPE, K_ENUM, K_CONST, K_ANY_OF, K_ONE_OF,
@@ -33,13 +34,14 @@ static const char *const keyword_names[K_COUNT] = {
     [K_ITEMS] = "items", [K_PREFIX_ITEMS] = "prefixItems", [K_MIN_ITEMS] = "minItems", [K_MAX_ITEMS] = "maxItems",
     [K_PROPERTIES] = "properties", [K_REQUIRED] = "required", [K_ADDITIONAL_PROPERTIES] = "additionalProperties",
 };
+/* clang-format on */
 
 struct tree_place {
     const json_t *json;
     uint32_t id;
 };
 
-/* ---- pointers --------------------------------------------------------------------------------------------- */
+/* ---- pointers --------------------------------------------------------------------------------------- */
 
 /* Before `at`, as far as there is room; false when there is none. */
 static bool put_before(char *text, size_t *at, const char *piece, size_t size)
@@ -66,7 +68,8 @@ static bool put_token(char *text, size_t *at, const char *token)
     return put_before(text, at, "/", 1);
 }
 
-const char *tree_pointer(const struct tree *tree, uint32_t id, const char *keyword, char text[TREE_POINTER_MAX])
+const char *tree_pointer(const struct tree *tree, uint32_t id, const char *keyword,
+                         char text[TREE_POINTER_MAX])
 {
     static const char cut[] = "#/...";
     char path[TREE_POINTER_MAX - sizeof cut];
@@ -81,7 +84,8 @@ const char *tree_pointer(const struct tree *tree, uint32_t id, const char *keywo
         snprintf(index, sizeof index, "%" PRIu32, schema->index);
         if (schema->name)
             fits = put_token(path, &at, schema->name);
-        else if (strcmp(schema->keyword, "items") != 0 && strcmp(schema->keyword, "additionalProperties") != 0)
+        else if (strcmp(schema->keyword, "items") != 0 &&
+                 strcmp(schema->keyword, "additionalProperties") != 0)
             fits = put_token(path, &at, index);
         fits = fits && put_token(path, &at, schema->keyword);
         if (fits)
@@ -92,8 +96,8 @@ const char *tree_pointer(const struct tree *tree, uint32_t id, const char *keywo
     return text;
 }
 
-bool tree_error(const struct tree *tree, uint32_t id, const char *keyword, enum err_code code, struct err *err,
-                const char *format, ...)
+bool tree_error(const struct tree *tree, uint32_t id, const char *keyword, enum err_code code,
+                struct err *err, const char *format, ...)
 {
     char pointer[TREE_POINTER_MAX], message[512];
     va_list args;
@@ -104,7 +108,7 @@ bool tree_error(const struct tree *tree, uint32_t id, const char *keyword, enum 
     return err_set(err, code, "%s: %s", tree_pointer(tree, id, keyword, pointer), message);
 }
 
-/* ---- one keyword's value ------------------------------------------------------------------------------------ */
+/* ---- one keyword's value ---------------------------------------------------------------------------- */
 
 struct reading { /* one schema being read */
     struct tree *tree;
@@ -135,10 +139,11 @@ static bool wrong(const struct reading *r, const json_t *value, const char *expe
                       source_type(value));
 }
 
-static bool read_schema(struct tree *tree, const json_t *json, uint32_t parent, const char *keyword, const char *name,
-                        uint32_t index, int depth, uint32_t *id, struct err *err);
+static bool read_schema(struct tree *tree, const json_t *json, uint32_t parent, const char *keyword,
+                        const char *name, uint32_t index, int depth, uint32_t *id, struct err *err);
 
-static bool read_child(const struct reading *r, const json_t *json, const char *name, uint32_t index, uint32_t *id)
+static bool read_child(const struct reading *r, const json_t *json, const char *name, uint32_t index,
+                       uint32_t *id)
 {
     return read_schema(r->tree, json, r->id, r->keyword, name, index, r->depth + 1, id, r->err);
 }
@@ -152,19 +157,19 @@ static bool read_list(const struct reading *r, const json_t *value, const uint32
     if (!json_is_array(value))
         return wrong(r, value, "an array of schemas");
     if (json_array_size(value) == 0)
-        return tree_error(r->tree, r->id, r->keyword, ERR_INPUT, r->err, "expected at least one schema, found none");
+        return tree_error(r->tree, r->id, r->keyword, ERR_INPUT, r->err,
+                          "expected at least one schema, found none");
     id = take(r, json_array_size(value) * sizeof *id);
     if (!id)
         return false;
-    json_array_foreach(value, i, item)
-        if (!read_child(r, item, NULL, (uint32_t)i, &id[i]))
-            return false;
+    json_array_foreach(value, i, item) if (!read_child(r, item, NULL, (uint32_t)i, &id[i])) return false;
     *list = id;
     *count = (uint32_t)json_array_size(value);
     return true;
 }
 
-static bool read_map(const struct reading *r, const json_t *value, const struct schema_property **map, uint32_t *count)
+static bool read_map(const struct reading *r, const json_t *value, const struct schema_property **map,
+                     uint32_t *count)
 {
     struct schema_property *property;
     const char *key;
@@ -176,7 +181,8 @@ static bool read_map(const struct reading *r, const json_t *value, const struct 
     property = take(r, json_object_size(value) * sizeof *property);
     if (!property)
         return false;
-    json_object_foreach((json_t *)(uintptr_t)value, key, child) {
+    json_object_foreach((json_t *)(uintptr_t)value, key, child)
+    {
         property[n].name = key;
         if (!read_child(r, child, key, 0, &property[n].schema))
             return false;
@@ -193,8 +199,8 @@ static bool read_number(const struct reading *r, const json_t *value, struct dec
         return wrong(r, value, "a number");
     if (!source_decimal(&r->tree->source, value, decimal))
         return tree_error(r->tree, r->id, r->keyword, ERR_LIMIT, r->err,
-                          "expected a number of at most %d digits, within 10^%d and above 10^-%d", DECIMAL_DIGITS_MAX,
-                          DECIMAL_POINT_MAX, DECIMAL_POINT_MAX);
+                          "expected a number of at most %d digits, within 10^%d and above 10^-%d",
+                          DECIMAL_DIGITS_MAX, DECIMAL_POINT_MAX, DECIMAL_POINT_MAX);
     return true;
 }
 
@@ -232,8 +238,8 @@ static bool read_count(const struct reading *r, const json_t *value, bool maximu
     else if (maximum)
         *count = GRAMMAR_NO_MAX;
     else
-        return tree_error(r->tree, r->id, r->keyword, ERR_LIMIT, r->err, "expected a whole number of at most %d",
-                          GRAMMAR_ITEMS_MAX);
+        return tree_error(r->tree, r->id, r->keyword, ERR_LIMIT, r->err,
+                          "expected a whole number of at most %d", GRAMMAR_ITEMS_MAX);
     return true;
 }
 
@@ -247,7 +253,8 @@ static const struct {
 };
 enum { TYPE_NAMES = sizeof type_names / sizeof type_names[0] };
 
-static bool read_type_name(const struct reading *r, const json_t *value, uint8_t *types, bool *integer, bool *number)
+static bool read_type_name(const struct reading *r, const json_t *value, uint8_t *types, bool *integer,
+                           bool *number)
 {
     const char *name = json_string_value(value), *near, *names[TYPE_NAMES];
 
@@ -263,9 +270,10 @@ static bool read_type_name(const struct reading *r, const json_t *value, uint8_t
         }
     }
     near = err_nearest(name, names, TYPE_NAMES);
-    return tree_error(r->tree, r->id, r->keyword, ERR_INPUT, r->err,
-                      "`%.64s` is no type%s%s%s; expected null, boolean, integer, number, string, array or object", name,
-                      near ? " (did you mean `" : "", near ? near : "", near ? "`?)" : "");
+    return tree_error(
+        r->tree, r->id, r->keyword, ERR_INPUT, r->err,
+        "`%.64s` is no type%s%s%s; expected null, boolean, integer, number, string, array or object", name,
+        near ? " (did you mean `" : "", near ? near : "", near ? "`?)" : "");
 }
 
 static bool read_type(const struct reading *r, const json_t *value)
@@ -277,10 +285,10 @@ static bool read_type(const struct reading *r, const json_t *value)
 
     if (json_is_array(value)) {
         if (json_array_size(value) == 0)
-            return tree_error(r->tree, r->id, r->keyword, ERR_INPUT, r->err, "expected at least one type, found none");
-        json_array_foreach(value, i, item)
-            if (!read_type_name(r, item, &types, &integer, &number))
-                return false;
+            return tree_error(r->tree, r->id, r->keyword, ERR_INPUT, r->err,
+                              "expected at least one type, found none");
+        json_array_foreach(value, i,
+                           item) if (!read_type_name(r, item, &types, &integer, &number)) return false;
     } else if (!read_type_name(r, value, &types, &integer, &number)) {
         return false;
     }
@@ -307,13 +315,10 @@ static bool check_numbers(const struct reading *r, const json_t *value)
     if (json_is_number(value))
         return read_number(r, value, &decimal);
     if (json_is_object(value)) {
-        json_object_foreach((json_t *)(uintptr_t)value, key, child)
-            if (!check_numbers(r, child))
-                return false;
+        json_object_foreach((json_t *)(uintptr_t)value, key,
+                            child) if (!check_numbers(r, child)) return false;
     } else if (json_is_array(value)) {
-        json_array_foreach(value, i, child)
-            if (!check_numbers(r, child))
-                return false;
+        json_array_foreach(value, i, child) if (!check_numbers(r, child)) return false;
     }
     return true;
 }
@@ -348,8 +353,8 @@ static bool read_enum(const struct reading *r, const json_t *value)
         return tree_error(r->tree, r->id, r->keyword, ERR_INPUT, r->err,
                           "expected at least one value, found none: nothing could be generated");
     if (json_array_size(value) > SCHEMA_ENUM_MAX)
-        return tree_error(r->tree, r->id, r->keyword, ERR_LIMIT, r->err, "expected at most %d values, found %zu",
-                          SCHEMA_ENUM_MAX, json_array_size(value));
+        return tree_error(r->tree, r->id, r->keyword, ERR_LIMIT, r->err,
+                          "expected at most %d values, found %zu", SCHEMA_ENUM_MAX, json_array_size(value));
     r->schema->choice = value;
     return read_values(r, value);
 }
@@ -365,7 +370,8 @@ static bool read_required(const struct reading *r, const json_t *value)
     names = json_object();
     if (!names || json_array_append_new(r->tree->own_required, names) != 0)
         return err_set(r->err, ERR_IO, "no memory");
-    json_array_foreach(value, i, name) {
+    json_array_foreach(value, i, name)
+    {
         if (!json_is_string(name))
             return wrong(r, name, "a name");
         if (strlen(json_string_value(name)) != json_string_length(name))
@@ -409,7 +415,8 @@ static bool read_keyword(const struct reading *r, enum keyword keyword, const js
         return json_is_boolean(value) || wrong(r, value, "true or false");
     case K_ID:
         if (r->id != SCHEMA_ROOT)
-            return tree_error(r->tree, r->id, r->keyword, ERR_INPUT, r->err, "it is supported only at the root");
+            return tree_error(r->tree, r->id, r->keyword, ERR_INPUT, r->err,
+                              "it is supported only at the root");
         return json_is_string(value) || wrong(r, value, "text");
     case K_SCHEMA:
     case K_COMMENT:
@@ -455,8 +462,9 @@ static bool read_keyword(const struct reading *r, enum keyword keyword, const js
         return json_is_string(value) || wrong(r, value, "text");
     case K_ITEMS:
         if (json_is_array(value))
-            return tree_error(r->tree, r->id, r->keyword, ERR_INPUT, r->err,
-                              "expected a schema, found an array; one schema for each place is `prefixItems`");
+            return tree_error(
+                r->tree, r->id, r->keyword, ERR_INPUT, r->err,
+                "expected a schema, found an array; one schema for each place is `prefixItems`");
         return read_child(r, value, NULL, 0, &s->items);
     case K_PREFIX_ITEMS:
         return read_list(r, value, &s->prefix, &s->prefix_count);
@@ -479,7 +487,7 @@ static bool read_keyword(const struct reading *r, enum keyword keyword, const js
     return false;
 }
 
-/* ---- one schema --------------------------------------------------------------------------------------------- */
+/* ---- one schema ------------------------------------------------------------------------------------- */
 
 static bool unknown(const struct reading *r)
 {
@@ -488,7 +496,8 @@ static bool unknown(const struct reading *r)
 
     tree_pointer(r->tree, r->id, r->keyword, pointer);
     if (near)
-        return err_set(r->err, ERR_INPUT, "%s: this keyword is not supported (did you mean `%s`?)", pointer, near);
+        return err_set(r->err, ERR_INPUT, "%s: this keyword is not supported (did you mean `%s`?)", pointer,
+                       near);
     return err_set(r->err, ERR_INPUT, "%s: this keyword is not supported", pointer);
 }
 
@@ -504,14 +513,15 @@ static bool check_bounds(const struct reading *r)
         decimal_write(s->low, low);
         decimal_write(s->high, high);
         return tree_error(r->tree, r->id, s->low_open ? "exclusiveMinimum" : "minimum", ERR_INPUT, r->err,
-                          "%s leaves no number up to the %s %s", low, s->high_open ? "exclusiveMaximum" : "maximum", high);
+                          "%s leaves no number up to the %s %s", low,
+                          s->high_open ? "exclusiveMaximum" : "maximum", high);
     }
     if (s->length_low > s->length_high)
-        return tree_error(r->tree, r->id, "minLength", ERR_INPUT, r->err, "%" PRIu32 " is over the maxLength %" PRIu32,
-                          s->length_low, s->length_high);
+        return tree_error(r->tree, r->id, "minLength", ERR_INPUT, r->err,
+                          "%" PRIu32 " is over the maxLength %" PRIu32, s->length_low, s->length_high);
     if (s->items_low > s->items_high)
-        return tree_error(r->tree, r->id, "minItems", ERR_INPUT, r->err, "%" PRIu32 " is over the maxItems %" PRIu32,
-                          s->items_low, s->items_high);
+        return tree_error(r->tree, r->id, "minItems", ERR_INPUT, r->err,
+                          "%" PRIu32 " is over the maxItems %" PRIu32, s->items_low, s->items_high);
     return true;
 }
 
@@ -558,8 +568,8 @@ static bool new_record(struct tree *tree, struct schema **schema, uint32_t *id, 
     return true;
 }
 
-static bool read_schema(struct tree *tree, const json_t *json, uint32_t parent, const char *keyword, const char *name,
-                        uint32_t index, int depth, uint32_t *id, struct err *err)
+static bool read_schema(struct tree *tree, const json_t *json, uint32_t parent, const char *keyword,
+                        const char *name, uint32_t index, int depth, uint32_t *id, struct err *err)
 {
     struct reading r = { .tree = tree, .depth = depth, .err = err };
     const char *key;
@@ -573,7 +583,8 @@ static bool read_schema(struct tree *tree, const json_t *json, uint32_t parent, 
     r.schema->name = name;
     r.schema->index = index;
     if (depth > SCHEMA_DEPTH_MAX)
-        return tree_error(tree, r.id, NULL, ERR_LIMIT, err, "schemas are nested deeper than %d", SCHEMA_DEPTH_MAX);
+        return tree_error(tree, r.id, NULL, ERR_LIMIT, err, "schemas are nested deeper than %d",
+                          SCHEMA_DEPTH_MAX);
     if (json_is_boolean(json)) {
         if (json_is_false(json)) {
             r.schema->types = 0;
@@ -588,7 +599,8 @@ static bool read_schema(struct tree *tree, const json_t *json, uint32_t parent, 
                        tree_pointer(tree, r.id, NULL, pointer), source_type(json));
     }
     r.schema->json = json;
-    json_object_foreach((json_t *)(uintptr_t)json, key, value) {
+    json_object_foreach((json_t *)(uintptr_t)json, key, value)
+    {
         int k = 0;
 
         r.keyword = key;
@@ -605,18 +617,22 @@ static bool read_schema(struct tree *tree, const json_t *json, uint32_t parent, 
     return check_bounds(&r);
 }
 
-/* ---- references --------------------------------------------------------------------------------------------- */
+/* ---- references ------------------------------------------------------------------------------------- */
 
 static int by_json(const void *a, const void *b)
 {
-    uintptr_t x = (uintptr_t)((const struct tree_place *)a)->json, y = (uintptr_t)((const struct tree_place *)b)->json;
+    uintptr_t x = (uintptr_t)((const struct tree_place *)a)->json,
+              y = (uintptr_t)((const struct tree_place *)b)->json;
 
     return (x > y) - (x < y);
 }
 
 static int hex(uint8_t c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
 }
 
 /* One token of a pointer in a URI: %-escapes first, then ~0 and ~1.  out has room for the token and a NUL. */
@@ -695,7 +711,8 @@ static bool link_ref(struct tree *tree, uint32_t id, struct err *err)
     if (!value)
         return true;
     ref = source_text(value);
-    if (base && ref.size > 0 && ref.data[0] != '#') { /* the document's own name before the fragment changes nothing */
+    if (base && ref.size > 0 &&
+        ref.data[0] != '#') { /* the document's own name before the fragment changes nothing */
         root = source_text(base);
         if (root.size > 0 && root.data[root.size - 1] == '#')
             root.size--;
@@ -709,15 +726,17 @@ static bool link_ref(struct tree *tree, uint32_t id, struct err *err)
         ref.data++;
         ref.size--;
     } else if (ref.size > 0 || json_string_length(value) == 0) {
-        return tree_error(tree, id, "$ref", ERR_INPUT, err, "expected a reference within the schema, as in #/$defs/name, found `%.128s`",
+        return tree_error(tree, id, "$ref", ERR_INPUT, err,
+                          "expected a reference within the schema, as in #/$defs/name, found `%.128s`",
                           json_string_value(value));
     }
     if (ref.size > 0 && ref.data[0] != '/')
-        return tree_error(tree, id, "$ref", ERR_INPUT, err, "expected #, or # and a JSON pointer, found `%.128s`",
-                          json_string_value(value));
+        return tree_error(tree, id, "$ref", ERR_INPUT, err,
+                          "expected #, or # and a JSON pointer, found `%.128s`", json_string_value(value));
     target = follow(tree, ref);
     if (!target)
-        return tree_error(tree, id, "$ref", ERR_INPUT, err, "`%.128s` leads nowhere", json_string_value(value));
+        return tree_error(tree, id, "$ref", ERR_INPUT, err, "`%.128s` leads nowhere",
+                          json_string_value(value));
     if (json_is_boolean(target)) {
         s->ref = json_is_true(target) ? SCHEMA_TRUE : SCHEMA_FALSE;
         return true;
@@ -747,7 +766,7 @@ static bool check_loops(const struct tree *tree, struct err *err)
 {
     enum { NEW, OPEN, DONE };
     uint8_t *colour = calloc(tree->count, 1);
-    uint32_t *height = calloc(tree->count, sizeof *height); /* of what it applies in place */
+    uint32_t *height = calloc(tree->count, sizeof *height);    /* of what it applies in place */
     uint32_t *stack = malloc(2 * tree->count * sizeof *stack); /* (id, next) */
     bool ok = true;
 
@@ -770,9 +789,10 @@ static bool check_loops(const struct tree *tree, struct err *err)
                 if (depth > 0 && height[stack[2 * (depth - 1)]] <= height[top[0]])
                     height[stack[2 * (depth - 1)]] = height[top[0]] + 1;
                 if (height[top[0]] > TREE_CHAIN_MAX)
-                    ok = tree_error(tree, top[0], NULL, ERR_LIMIT, err,
-                                    "more than %d references, anyOf and oneOf follow one another on one value",
-                                    TREE_CHAIN_MAX);
+                    ok =
+                        tree_error(tree, top[0], NULL, ERR_LIMIT, err,
+                                   "more than %d references, anyOf and oneOf follow one another on one value",
+                                   TREE_CHAIN_MAX);
             } else if (colour[child] == DONE) {
                 if (height[top[0]] <= height[child])
                     height[top[0]] = height[child] + 1;
@@ -809,7 +829,7 @@ static bool link_all(struct tree *tree, struct err *err)
     return check_loops(tree, err);
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------------------ */
+/* ---- the whole -------------------------------------------------------------------------------------- */
 
 bool tree_read(struct tree *tree, struct span text, struct err *err)
 {

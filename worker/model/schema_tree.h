@@ -1,9 +1,9 @@
-/* schema_tree - a schema as records: every keyword known, every keyword's value of the right kind, every $ref led
- * to its target.
+/* schema_tree - a schema as records: every keyword known, every keyword's value of the right kind, every $ref
+ * led to its target.
  *
- * Here everything is refused that can be seen in one schema object by itself: keywords that are not supported,
- * wrong values, a minimum over its maximum, and references that come back to themselves in place, which no
- * value could ever be compared with. */
+ * Here everything is refused that can be seen in one schema object by itself: keywords that are not
+ * supported, wrong values, a minimum over its maximum, and references that come back to themselves in place,
+ * which no value could ever be compared with. */
 
 #ifndef MODEL_SCHEMA_TREE_H
 #define MODEL_SCHEMA_TREE_H
@@ -12,11 +12,15 @@
 #include "worker/model/schema_source.h"
 
 enum {
-    TREE_POINTER_MAX = 320,          /* bytes of a pointer in an error: a longer one lacks its middle */
-    TREE_BYTES_MAX = 64 << 20,
-    TREE_CHAIN_MAX = 128,            /* $ref, anyOf and oneOf that lead from one schema to another on the same value */
-    SCHEMA_TRUE = 0, SCHEMA_FALSE = 1, /* records that are always there */
-    SCHEMA_ROOT = 2,
+    TREE_POINTER_MAX = 320,    /* bytes of a pointer in an error: a longer one lacks its beginning */
+    TREE_BYTES_MAX = 64 << 20, /* of all records */
+    TREE_CHAIN_MAX = 128,      /* $ref, anyOf and oneOf that lead from one schema to another on the same value */
+};
+
+enum { /* ids of records that are always there */
+    SCHEMA_TRUE,
+    SCHEMA_FALSE,
+    SCHEMA_ROOT,
 };
 
 enum schema_type {
@@ -46,17 +50,18 @@ struct schema_several { /* anyOf, oneOf */
     bool first; /* it stands before `properties` */
 };
 
-/* A keyword that is not there has the value that says nothing, so that a schema can be read without asking which are. */
+/* A keyword that is not there has the value that says nothing, so that a schema can be read without asking
+ * which are. */
 struct schema {
     const json_t *json; /* NULL: SCHEMA_TRUE, SCHEMA_FALSE */
     uint32_t parent;    /* where it stands: /KEYWORD, then /NAME or /INDEX in it */
     const char *keyword, *name;
     uint32_t index;
 
-    bool own;        /* it has keywords that restrict, other than $ref, anyOf, oneOf */
-    uint8_t types;   /* 1 << TYPE_... */
-    bool integer;    /* numbers are whole */
-    uint8_t speaks;  /* 1 << TYPE_... about whose values it has keywords; `integer` is one */
+    bool own;       /* it has keywords that restrict, other than $ref, anyOf, oneOf */
+    uint8_t types;  /* 1 << TYPE_... */
+    bool integer;   /* numbers are whole */
+    uint8_t speaks; /* 1 << TYPE_... about whose values it has keywords; `integer` is one */
 
     struct schema_value *value; /* enum or const, NULL without; both: const, then enum */
     uint32_t value_count;
@@ -76,9 +81,9 @@ struct schema {
     const json_t *properties; /* NULL: no such keyword */
     const struct schema_property *property;
     uint32_t property_count;
-    const json_t *required;   /* the array */
-    json_t *is_required;      /* names as keys */
-    uint32_t additional;      /* SCHEMA_TRUE when it is absent: */
+    const json_t *required; /* the array */
+    json_t *is_required;    /* names as keys */
+    uint32_t additional;    /* SCHEMA_TRUE when it is absent: */
     bool says_additional;
 
     uint32_t ref; /* 0: none */
@@ -106,10 +111,11 @@ uint32_t tree_resolve(const struct tree *tree, uint32_t id);
 uint32_t tree_property(const struct tree *tree, const struct schema *schema, const char *name);
 
 /* "#/properties/a/maxLength"; keyword NULL: the schema itself. */
-const char *tree_pointer(const struct tree *tree, uint32_t id, const char *keyword, char text[TREE_POINTER_MAX]);
+const char *tree_pointer(const struct tree *tree, uint32_t id, const char *keyword,
+                         char text[TREE_POINTER_MAX]);
 
 /* false, with "POINTER: message". */
-bool tree_error(const struct tree *tree, uint32_t id, const char *keyword, enum err_code code, struct err *err,
-                const char *format, ...) __attribute__((format(printf, 6, 7)));
+bool tree_error(const struct tree *tree, uint32_t id, const char *keyword, enum err_code code,
+                struct err *err, const char *format, ...) __attribute__((format(printf, 6, 7)));
 
 #endif

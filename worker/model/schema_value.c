@@ -98,19 +98,21 @@ static bool text_fits(struct valuer *valuer, uint32_t id, const json_t *value, b
     return true;
 }
 
-static bool array_fits(struct valuer *valuer, const struct schema *s, const json_t *value, bool *fits, struct err *err)
+static bool array_fits(struct valuer *valuer, const struct schema *s, const json_t *value, bool *fits,
+                       struct err *err)
 {
     size_t count = json_array_size(value);
 
     *fits = count >= s->items_low && count <= s->items_high;
     for (size_t i = 0; *fits && i < count; i++)
-        if (!value_fits(valuer, i < s->prefix_count ? s->prefix[i] : s->items, false, json_array_get(value, i), fits,
-                        err))
+        if (!value_fits(valuer, i < s->prefix_count ? s->prefix[i] : s->items, false,
+                        json_array_get(value, i), fits, err))
             return false;
     return true;
 }
 
-static bool object_fits(struct valuer *valuer, const struct schema *s, const json_t *value, bool *fits, struct err *err)
+static bool object_fits(struct valuer *valuer, const struct schema *s, const json_t *value, bool *fits,
+                        struct err *err)
 {
     const char *name;
     json_t *child;
@@ -118,9 +120,10 @@ static bool object_fits(struct valuer *valuer, const struct schema *s, const jso
     size_t i;
 
     *fits = true;
-    json_array_foreach(s->required, i, required)
-        *fits = *fits && json_object_get(value, json_string_value(required));
-    json_object_foreach((json_t *)(uintptr_t)value, name, child) {
+    json_array_foreach(s->required, i, required) *fits =
+        *fits && json_object_get(value, json_string_value(required));
+    json_object_foreach((json_t *)(uintptr_t)value, name, child)
+    {
         if (!*fits)
             break;
         if (!value_fits(valuer, tree_property(valuer->tree, s, name), false, child, fits, err))
@@ -186,8 +189,8 @@ static bool own_fits(struct valuer *valuer, uint32_t id, const json_t *value, bo
         size_t i;
 
         *fits = false;
-        json_array_foreach(s->choice, i, choice)
-            *fits = *fits || source_equal(&valuer->tree->source, choice, value);
+        json_array_foreach(s->choice, i, choice) *fits =
+            *fits || source_equal(&valuer->tree->source, choice, value);
     }
     if (!*fits || !(s->speaks >> type & 1))
         return true;
@@ -239,15 +242,17 @@ static bool all_fits(struct valuer *valuer, uint32_t id, const json_t *value, bo
     return true;
 }
 
-bool value_fits(struct valuer *valuer, uint32_t id, bool own, const json_t *value, bool *fits, struct err *err)
+bool value_fits(struct valuer *valuer, uint32_t id, bool own, const json_t *value, bool *fits,
+                struct err *err)
 {
     bool ok;
 
     if (valuer->work == VALUE_WORK_MAX || valuer->depth == VALUE_DEPTH_MAX)
-        return tree_error(valuer->tree, id, NULL, ERR_LIMIT, err,
-                          "it takes more than %d comparisons, or more than %d within each other, to know which values of "
-                          "enum and const it allows",
-                          VALUE_WORK_MAX, VALUE_DEPTH_MAX);
+        return tree_error(
+            valuer->tree, id, NULL, ERR_LIMIT, err,
+            "it takes more than %d comparisons, or more than %d within each other, to know which values of "
+            "enum and const it allows",
+            VALUE_WORK_MAX, VALUE_DEPTH_MAX);
     valuer->work++;
     valuer->depth++;
     ok = own ? own_fits(valuer, id, value, fits, err) : all_fits(valuer, id, value, fits, err);

@@ -4,7 +4,8 @@
 #include <stdlib.h>
 
 /* The texts of a JSON array, each of them the whole output. */
-static bool read_choice(struct grammar_builder *builder, struct span text, grammar_node *root, struct err *err)
+static bool read_choice(struct grammar_builder *builder, struct span text, grammar_node *root,
+                        struct err *err)
 {
     json_error_t fault;
     json_t *list, *seen = json_object();
@@ -16,11 +17,14 @@ static bool read_choice(struct grammar_builder *builder, struct span text, gramm
 
     if (text.size > SCHEMA_BYTES_MAX) {
         json_decref(seen);
-        return err_set(err, ERR_LIMIT, "choice: it has %zu bytes; expected at most %d", text.size, SCHEMA_BYTES_MAX);
+        return err_set(err, ERR_LIMIT, "choice: it has %zu bytes; expected at most %d", text.size,
+                       SCHEMA_BYTES_MAX);
     }
-    list = json_loadb(text.size ? (const char *)text.data : "", text.size, JSON_DECODE_ANY | JSON_ALLOW_NUL, &fault);
+    list = json_loadb(text.size ? (const char *)text.data : "", text.size, JSON_DECODE_ANY | JSON_ALLOW_NUL,
+                      &fault);
     if (!list) {
-        err_set(err, ERR_INPUT, "choice: it is not JSON: line %d, column %d: %s", fault.line, fault.column, fault.text);
+        err_set(err, ERR_INPUT, "choice: it is not JSON: line %d, column %d: %s", fault.line, fault.column,
+                fault.text);
         goto out;
     }
     if (!json_is_array(list) || json_array_size(list) == 0) {
@@ -28,7 +32,8 @@ static bool read_choice(struct grammar_builder *builder, struct span text, gramm
         goto out;
     }
     if (json_array_size(list) > SCHEMA_ENUM_MAX) {
-        err_set(err, ERR_LIMIT, "choice: expected at most %d texts, found %zu", SCHEMA_ENUM_MAX, json_array_size(list));
+        err_set(err, ERR_LIMIT, "choice: expected at most %d texts, found %zu", SCHEMA_ENUM_MAX,
+                json_array_size(list));
         goto out;
     }
     texts = malloc(json_array_size(list) * sizeof *texts);
@@ -36,7 +41,8 @@ static bool read_choice(struct grammar_builder *builder, struct span text, gramm
         err_set(err, ERR_IO, "choice: no memory");
         goto out;
     }
-    json_array_foreach(list, i, item) {
+    json_array_foreach(list, i, item)
+    {
         size_t size = json_string_length(item);
 
         if (!json_is_string(item) || size == 0) {
@@ -45,7 +51,8 @@ static bool read_choice(struct grammar_builder *builder, struct span text, gramm
         }
         texts[i] = span_of(json_string_value(item), size);
         if (json_object_getn(seen, json_string_value(item), size)) {
-            err_set(err, ERR_INPUT, "choice: number %zu: `%.64s` is there twice", i + 1, json_string_value(item));
+            err_set(err, ERR_INPUT, "choice: number %zu: `%.64s` is there twice", i + 1,
+                    json_string_value(item));
             goto out;
         }
         if (json_object_setn_new(seen, json_string_value(item), size, json_null()) != 0) {
@@ -78,7 +85,8 @@ static bool read_regex(struct grammar_builder *builder, struct span text, gramma
 }
 
 bool structured_grammar(struct grammar **grammar, enum structured_kind kind, struct span text,
-                        const struct schema_options *options, const struct vocabulary *vocabulary, struct err *err)
+                        const struct schema_options *options, const struct vocabulary *vocabulary,
+                        struct err *err)
 {
     struct grammar_builder *builder = grammar_builder_new();
     static const char *const names[] = { [STRUCTURED_SCHEMA] = "JSON schema",
@@ -106,12 +114,15 @@ bool structured_grammar(struct grammar **grammar, enum structured_kind kind, str
         break;
     }
     if (ok && (kind == STRUCTURED_SCHEMA || kind == STRUCTURED_JSON_OBJECT)) {
-        const grammar_node space[2] = { grammar_literal(builder, span_text("")), grammar_literal(builder, span_text(" ")) };
+        const grammar_node space[2] = { grammar_literal(builder, span_text("")),
+                                        grammar_literal(builder, span_text(" ")) };
 
-        part[0] = grammar_choice(builder, space, 2); /* many tokenizers have the value's first token with a space */
+        part[0] =
+            grammar_choice(builder, space, 2); /* many tokenizers have the value's first token with a space */
         part[1] = grammar_sequence(builder, part, 2);
     }
-    ok = ok && (grammar_build(grammar, builder, part[1], vocabulary, err) || err_wrap(err, "%s", names[kind]));
+    ok =
+        ok && (grammar_build(grammar, builder, part[1], vocabulary, err) || err_wrap(err, "%s", names[kind]));
     grammar_builder_free(builder);
     return ok;
 }
