@@ -3,6 +3,7 @@
 #
 #   tests/long.sh                 all of them, one after another
 #   tests/long.sh kills           200 kill -9 over 20 runs of 500 requests (about 3 minutes)
+#   tests/long.sh pipelines       50 kill -9 under extract and summarize over 500 documents (about 5 minutes)
 #   tests/long.sh torture         a broker killed some hundred times under 20,000 jobs (about 5 minutes)
 #   tests/long.sh memory          100,000 requests through `run` against 10,000 (about 2 minutes)
 #   tests/long.sh parity          300 fresh random checkpoints against the float64 reference (about 20 minutes)
@@ -18,11 +19,12 @@ cd "$(dirname "$0")/.."
 ./tests/run.sh --only unit >/dev/null # installs, and builds the release
 python="$PWD/build-venv/bin/python"
 export MOOTHALL_TEST_PYTHON="$python"
-all="kills torture memory parity tokenizer schema fuzz sanitizers"
+all="kills pipelines torture memory parity tokenizer schema fuzz sanitizers"
 for what in ${*:-$all}; do
     echo "== $what"
     case "$what" in
     kills) "$python" tests/system/kills.py build --kills 200 --runs 20 --requests 500 ;;
+    pipelines) "$python" tests/system/pipeline_kills.py build --kills 50 --documents 500 ;;
     torture) MOOTHALL_BROKER="$PWD/build/moothall-broker" build/tests/torture_test 20000 ;;
     memory) "$python" tests/system/memory_test.py build . --long ;;
     parity) "$python" tests/parity/model_parity.py build/tests/logprobs --count 300 --long ;;

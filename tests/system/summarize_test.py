@@ -78,8 +78,22 @@ def a_long_document_is_reduced_within_the_context():
     check(summarize(place, *words, model=model).code == 0, "again, from the store")
     check(place.read("out.jsonl") == first, "other bytes from the store")
     check(time.monotonic() - began < 20 * SLOW, "results that were there were computed again")
-    check(summarize(place, *words, "--restart", model=model).code == 0, "again, from nothing")
-    check(place.read("out.jsonl") == first, "other bytes the second time")
+    place.close()
+
+
+def a_thousand_pieces_are_reduced():
+    """Pieces of 16 tokens, many to a group: never over the context, and the same bytes from nothing."""
+    place = Place("sum-wide")
+    model = small_model(place, 512)
+    place.write("long.txt", long_text("description", 150, seed=2))
+    words = ["long.txt", "--instruction", "Sum up.", "--max-tokens", "8", "--chunk-tokens", "16", "--keep"]
+    check(summarize(place, *words, model=model).code == 0, "summarize")
+    first, line = place.read("out.jsonl"), place.results()[0]
+    check(line["moothall"]["chunks"] >= 1000 and line["moothall"]["levels"] >= 2, line["moothall"])
+    used = [entry["response"]["body"]["usage"]["prompt_tokens"] for entry in every_entry(place, "out.jsonl.moothall")]
+    check(len(used) == line["moothall"]["jobs"] and max(used) + 8 <= 512, f"{len(used)} jobs, the longest prompt {max(used)}")
+    check(summarize(place, *words, "--restart", "--workers", "2", model=model).code == 0 and place.read("out.jsonl") == first,
+          "other bytes the second time")
     place.close()
 
 
@@ -162,7 +176,7 @@ def what_cannot_be_done_is_said_before_anything_runs():
 
 def an_interrupted_command_goes_on():
     place = Place("sum-stop")
-    names = write_documents(place, demo("description", 90) * 3)
+    names = write_documents(place, demo("description", 70) * 2)
     words = ["summarize", "--model", MODEL, "docs", "--max-tokens", "60", "-o", "out.jsonl", "--keep"]
     process = place.start(*words)
     until = time.monotonic() + 30 * SLOW
@@ -175,6 +189,9 @@ def an_interrupted_command_goes_on():
     check(not os.path.exists(place.path("out.jsonl")), "half an output looks like a whole one")
     other = place.call(*words, "--length", "3-words")
     check(other.code == 1 and "--restart" in other.err and "instruction" in other.err, other)
+    changed = ["summarize", "--model", small_model(place, 1024), *words[3:]]
+    other = place.call(*changed)
+    check(other.code == 1 and "model has changed" in other.err, other)
     done = place.call(*words)
     check(done.code == 0 and [row["source"] for row in place.results()] == names, done)
     first = place.read("out.jsonl")
@@ -216,12 +233,19 @@ def a_shared_hall_does_the_same():
     rows = hall.results("bare.jsonl")
     check([row["source"] for row in rows if "error" in row] == ["docs/long.txt"], rows)
     check([row["summary"] for row in rows if "summary" in row] == [s for name, s in expected if name != "docs/long.txt"], "bare")
+    failed = hall.read("bare.jsonl")
+    generations = hall.call("audit", "--broker", hall.endpoint, "--json")
+    retried = hall.call("summarize", "--broker", hall.endpoint, "docs", "--instruction", ONE_LINE, "-o", "bare.jsonl", "--retry-failed")
+    check(retried.code == 2 and hall.read("bare.jsonl") == failed, retried)
+    more = hall.call("audit", "--broker", hall.endpoint, "--json")
+    check(json.loads(more.out)["generations"] == json.loads(generations.out)["generations"] + 1, "only the failed one was done again")
     hall.close()
 
 
 main({case.__name__: case for case in (
     each_document_has_its_line_in_order,
     a_long_document_is_reduced_within_the_context,
+    a_thousand_pieces_are_reduced,
     what_is_no_text_fails_alone,
     documents_come_from_tables_and_standard_input,
     what_cannot_be_done_is_said_before_anything_runs,
