@@ -102,7 +102,7 @@ static bool check_text(struct job *job, const struct sequence_world *world, stru
         size += job->request.message[i].content.size;
     if (world->text_bytes_max && size > world->text_bytes_max)
         return request_fault_set(fault, 400, "context_length_exceeded", prompt_field(job),
-                                 "the prompt has %zu bytes; the model's context of %d tokens holds at most %zu", size,
+                                 "the prompt has %zu bytes of text; the model's context of %d tokens holds at most %zu", size,
                                  (int)world->context, world->text_bytes_max);
     return true;
 }

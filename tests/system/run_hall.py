@@ -162,9 +162,16 @@ def text(draw, words):
 
 
 def request(i, draw, tokens=24):
-    """Chat and completions, greedy and sampled, prompts as text and as ids."""
+    """Chat and completions, greedy and sampled, prompts as text and as ids; among them some for several choices, with penalties, or
+    with a form that fits into any budget."""
     kind = i % 4
     body = {"model": "demo", "max_tokens": draw.randint(1, tokens)}
+    if i % 5 == 1:
+        body["n"] = 2 + i % 2
+    if i % 7 == 3:
+        body["guided_regex"] = "[a-z ,]*"
+    if i % 11 == 2:
+        body["repetition_penalty"] = 1.2
     if kind in (0, 1):
         body["messages"] = [{"role": "user", "content": text(draw, draw.randint(1, 40))}]
         if kind == 1:

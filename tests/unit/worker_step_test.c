@@ -639,7 +639,7 @@ static void test_requests_that_the_model_cannot_run_are_refused(void **state)
         { "{\"prompt\":\"a b c\",\"max_tokens\":2000000000}", "context_length_exceeded", "2000000000" },
         { "{\"prompt\":\"a\",\"stop_token_ids\":[1,99999]}", "invalid_value", "token id 99999 is out of range" },
         { "{\"prompt\":\"a\",\"logit_bias\":{\"99999\":1}}", "invalid_value", "token id 99999 is out of range" },
-        { "{\"prompt\":\"LONG\"}", "context_length_exceeded", "bytes; the model's context of 4096 tokens" },
+        { "{\"prompt\":\"LONG\"}", "context_length_exceeded", "bytes of text; the model's context of 4096 tokens" },
         { "{\"prompt\":\"a\",\"guided_json\":\"{\"}", "invalid_value", "`guided_json`: " },
         { "{\"prompt\":\"a\",\"guided_regex\":\"(a\"}", "invalid_value", "`guided_regex`: " },
         { "{\"prompt\":\"a\",\"guided_json\":{\"propertys\":{}}}", "invalid_value", "#/propertys" },
