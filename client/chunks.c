@@ -604,7 +604,7 @@ bool chunks_next(struct chunks *k, struct chunk *chunk, bool *end, struct err *e
     if (k->start > FILL)
         drop(k);
     if (k->index == 0) {
-        if (!skip_start(k, &more, err))
+        if (!want(k, FILL / 2, err) || !skip_start(k, &more, err))
             return false;
         if (!more) {
             k->finished = *end = true;

@@ -63,7 +63,7 @@ static void fill_template(const char *text, const json_t *rows)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    json_t *rows, *again, *faults = json_array();
+    json_t *rows, *again, *faults;
     struct buf out = { 0 };
     char template[256];
     size_t n = 0;
@@ -75,6 +75,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         n++;
     }
     template[n] = '\0';
+    faults = json_array();
     data += n + 1;
     size -= n + 1;
     rows = read_table(data, size, n % 2 ? '\t' : ',', &faults);
