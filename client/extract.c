@@ -484,7 +484,7 @@ static bool look_up(struct extracted *own, struct err *err)
                 prepared, span_of(json_string_value(lookup->value), json_string_length(lookup->value)));
         } else {
             row_number(lookup->value, text);
-            lookup->found = span_find(prepared, span_text(text));
+            lookup->found = span_find_word(prepared, span_text(text));
         }
     }
     span_text_free(prepared);
