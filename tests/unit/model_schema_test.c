@@ -442,6 +442,7 @@ static void test_refusals_point_at_what_is_wrong(void **state)
         { "{\"$ref\":\"other.json\"}", "#/$ref: expected a reference within the schema" },
         { "{\"$ref\":\"#anchor\"}", "#/$ref: expected #, or # and a JSON pointer" },
         { "{\"$ref\":\"#/a%zz\"}", "leads nowhere" },
+        { "{\"$ref\":\"#/\\n\\u0085\"}", "`#/?\xc2\x85` leads nowhere" },
         /* What nothing can fit. */
         { "false", "#: no value is allowed" },
         { "{\"enum\":[]}", "#/enum: expected at least one value" },
@@ -480,7 +481,7 @@ static void test_refusals_point_at_what_is_wrong(void **state)
     } choices[] = {
         { "[]", "choice: expected an array of at least one text" },
         { "{}", "choice: expected an array" },
-        { "[\"a\",\"b\",\"a\"]", "choice: number 3: `a` is there twice" },
+        { "[\"a\",\"b\",\"a\"]", "choice: number 3 is there twice" },
         { "[\"a\",1]", "choice: number 2: expected a text" },
         { "[\"\"]", "choice: number 1: expected a text of at least one character" },
         { "[\"a\"", "choice: it is not JSON" },

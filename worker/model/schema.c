@@ -390,42 +390,71 @@ static bool check_ends(struct maker *m, uint32_t root)
     }
     if (form->meet[root]->ends)
         return true;
+    if (form->meet[at]->empty)
+        return tree_error(form->tree, form->meet[at]->why.id, form->meet[at]->why.keyword, ERR_INPUT, m->err,
+                          "%s", form->meet[at]->why.text);
     return tree_error(form->tree, form->meet[at]->count > 0 ? form->meet[at]->id[0] & ~FORM_OWN : SCHEMA_ROOT,
                       NULL, ERR_INPUT, m->err, "no value of it ever ends: it requires itself without end");
 }
 
+/* Messages quote what a user wrote, which may be anything, and may be cut anywhere. */
+static void make_one_line(struct err *err)
+{
+    uint8_t *at = err ? (uint8_t *)err->text : NULL;
+
+    while (at && *at) {
+        size_t size = 1, left = strlen((char *)at);
+
+        while (size <= 4 && size <= left && !span_is_utf8(span_of(at, size)))
+            size++;
+        if (size > 4 || size > left || *at < 0x20 || *at == 0x7f) {
+            *at = '?';
+            size = 1;
+        }
+        at += size;
+    }
+}
+
 /* ---- the whole -------------------------------------------------------------------------------------- */
 
-bool schema_read(struct grammar_builder *builder, struct span text, const struct schema_options *options,
-                 grammar_node *root, struct err *err)
+static bool read_all(struct maker *m, struct span text, bool closed, grammar_node *root)
 {
-    struct maker m = { .builder = builder, .err = err };
     const uint32_t whole = SCHEMA_ROOT;
     struct tree tree;
     uint32_t meet;
     bool ok;
 
-    *root = 0;
-    if (!tree_read(&tree, text, err))
-        return err_wrap(err, "JSON schema");
-    if (!form_init(&m.form, &tree, options && options->closed, err)) {
+    if (!tree_read(&tree, text, m->err))
+        return false;
+    if (!form_init(&m->form, &tree, closed, m->err)) {
         tree_fini(&tree);
-        return err_wrap(err, "JSON schema");
+        return false;
     }
-    m.queue = malloc(SCHEMA_NODES_MAX * sizeof *m.queue);
-    ok = (m.queue || no_memory(err)) && form_meet(&m.form, &whole, 1, &meet, err) &&
-         form_settle(&m.form, meet, err);
-    if (ok && m.form.meet[meet]->empty) {
-        const struct why *why = &m.form.meet[meet]->why;
+    m->queue = malloc(SCHEMA_NODES_MAX * sizeof *m->queue);
+    ok = (m->queue || no_memory(m->err)) && form_meet(&m->form, &whole, 1, &meet, m->err) &&
+         form_settle(&m->form, meet, m->err);
+    if (ok && m->form.meet[meet]->empty) {
+        const struct why *why = &m->form.meet[meet]->why;
 
-        ok = tree_error(&tree, why->id, why->keyword, ERR_INPUT, err, "%s", why->text);
+        ok = tree_error(&tree, why->id, why->keyword, ERR_INPUT, m->err, "%s", why->text);
     }
-    ok = ok && make_all(&m, meet, root) && check_ends(&m, meet);
-    if (!ok)
-        *root = 0;
-    dfa_free(m.any_key);
-    free(m.queue);
-    form_fini(&m.form);
+    ok = ok && make_all(m, meet, root) && check_ends(m, meet);
+    dfa_free(m->any_key);
+    free(m->queue);
+    form_fini(&m->form);
     tree_fini(&tree);
-    return ok || err_wrap(err, "JSON schema");
+    return ok;
+}
+
+bool schema_read(struct grammar_builder *builder, struct span text, const struct schema_options *options,
+                 grammar_node *root, struct err *err)
+{
+    struct maker m = { .builder = builder, .err = err };
+
+    *root = 0;
+    if (read_all(&m, text, options && options->closed, root))
+        return true;
+    *root = 0;
+    make_one_line(err);
+    return err_wrap(err, "JSON schema");
 }

@@ -23,7 +23,7 @@ enum {
     FORM_TOGETHER_MAX = 256,               /* schemas of one meet */
     FORM_PROPERTIES_MAX = 1 << 12,         /* of one object, after merging */
     FORM_WAYS_MAX = 1 << 10,               /* to take the branches of one meet */
-    FORM_DEPTH_MAX = 32,                   /* of meets within one another that are asked whether they are empty */
+    FORM_DEPTH_MAX = 24,                   /* of meets within one another that are asked whether they are empty */
     FORM_BYTES_MAX = 64 << 20,             /* of all this */
     FORM_STATES_MAX = 1 << 19,             /* of all automata */
     FORM_STEPS_MAX = DFA_STEPS_SECOND / 4, /* of work on them */

@@ -51,8 +51,7 @@ static bool read_choice(struct grammar_builder *builder, struct span text, gramm
         }
         texts[i] = span_of(json_string_value(item), size);
         if (json_object_getn(seen, json_string_value(item), size)) {
-            err_set(err, ERR_INPUT, "choice: number %zu: `%.64s` is there twice", i + 1,
-                    json_string_value(item));
+            err_set(err, ERR_INPUT, "choice: number %zu is there twice", i + 1);
             goto out;
         }
         if (json_object_setn_new(seen, json_string_value(item), size, json_null()) != 0) {
