@@ -32,7 +32,8 @@ struct options {
 };
 
 static const struct field fields[] = {
-    { "schema", OPTION_TEXT(struct options, schema), "JSON Schema of a row; its `description` is the instruction" },
+    { "schema", OPTION_TEXT(struct options, schema),
+      "JSON Schema of a row; its `description` is the instruction" },
     PIPELINE_FIELDS_IN(struct options),
     { "many", OPTION_FLAG(struct options, many), "a document has any number of rows, each its own line" },
     { "merge", OPTION_TEXT(struct options, merge),
@@ -52,7 +53,7 @@ struct extract {
     struct buf form, header, instruction;
 };
 
-/* ---- the schema ------------------------------------------------------------------------------------------- */
+/* ---- the schema ----------------------------------------------------------------------------------- */
 
 static bool is_one_of(const char *key, const char *const *words)
 {
@@ -62,8 +63,8 @@ static bool is_one_of(const char *key, const char *const *words)
     return false;
 }
 
-/* In an array's `items` it is no longer the root, so what refers to the root refers to there.  named: the keys are names
- * of schemas, not keywords. */
+/* In an array's `items` it is no longer the root, so what refers to the root refers to there.  named: the
+ * keys are names of schemas, not keywords. */
 static bool move_refs(json_t *value, bool named)
 {
     static const char *const maps[] = { "properties", "$defs", "definitions", "patternProperties", NULL };
@@ -75,8 +76,7 @@ static bool move_refs(json_t *value, bool named)
     bool ok = true;
 
     if (json_is_array(value)) {
-        json_array_foreach(value, i, item)
-            ok = ok && move_refs(item, false);
+        json_array_foreach(value, i, item) ok = ok && move_refs(item, false);
         return ok;
     }
     ref = named ? NULL : json_object_get(value, "$ref");
@@ -85,9 +85,8 @@ static bool move_refs(json_t *value, bool named)
              json_object_set_new(value, "$ref", json_stringn((const char *)moved.data, moved.size)) == 0;
         buf_fini(&moved);
     }
-    json_object_foreach(value, key, item)
-        if (named || !is_one_of(key, instances))
-            ok = ok && move_refs(item, !named && is_one_of(key, maps));
+    json_object_foreach(value, key, item) if (named || !is_one_of(key, instances)) ok =
+        ok && move_refs(item, !named && is_one_of(key, maps));
     return ok;
 }
 
@@ -143,13 +142,15 @@ static bool read_schema(struct extract *extract, struct err *err)
         return err_set(err, ERR_INPUT, "--schema %.300s: line %d: %.200s", o->schema, why.line, why.text);
     extract->columns = find_columns(extract->schema);
     if (!extract->columns || !json_object_size(extract->columns))
-        return err_set(err, ERR_INPUT, "--schema %.300s: #: expected an object with `properties`, which are a row's columns",
+        return err_set(err, ERR_INPUT,
+                       "--schema %.300s: #: expected an object with `properties`, which are a row's columns",
                        o->schema);
     if (!o->many)
         return true;
     array = json_pack("{s:s,s:o}", "type", "array", "items", json_deep_copy(extract->schema));
     extract->schema_text.size = 0;
-    ok = array && move_refs(json_object_get(array, "items"), false) && row_write(&extract->schema_text, array);
+    ok =
+        array && move_refs(json_object_get(array, "items"), false) && row_write(&extract->schema_text, array);
     json_decref(array);
     return ok || err_set(err, ERR_IO, "no memory for the schema");
 }
@@ -168,8 +169,9 @@ static bool make_instruction(struct extract *extract, struct err *err)
     else if (json_is_string(description) && json_string_length(description))
         ok = buf_text(words, json_string_value(description));
     else {
-        ok = buf_text(words, o->many ? "Extract these fields as a JSON array, an object for each that there is: "
-                                     : "Extract these fields as JSON: ");
+        ok = buf_text(words, o->many
+                                 ? "Extract these fields as a JSON array, an object for each that there is: "
+                                 : "Extract these fields as JSON: ");
         json_object_foreach((json_t *)(uintptr_t)extract->columns, name, value)
         {
             ok = ok && (first || buf_text(words, ", ")) && buf_text(words, name);
@@ -197,7 +199,8 @@ static bool set_budget(struct extract *extract, struct err *err)
         vocabulary = vocabulary_new(pipeline->tokenizer, tokenizer_size(pipeline->tokenizer));
         if (!vocabulary)
             return err_set(err, ERR_IO, "no memory for the vocabulary");
-        if (!structured_grammar(&grammar, STRUCTURED_SCHEMA, buf_span(&extract->schema_text), &closed, vocabulary, err)) {
+        if (!structured_grammar(&grammar, STRUCTURED_SCHEMA, buf_span(&extract->schema_text), &closed,
+                                vocabulary, err)) {
             vocabulary_free(vocabulary);
             return err_wrap(err, "--schema %.300s", o->schema);
         }
@@ -211,12 +214,14 @@ static bool set_budget(struct extract *extract, struct err *err)
     }
     pipeline->max_tokens = o->common.max_tokens ? (int32_t)o->common.max_tokens : usual;
     if (pipeline->max_tokens < least)
-        return err_set(err, ERR_INPUT, "--max-tokens %" PRId32 ": the shortest row of this schema takes %" PRId32 " tokens",
+        return err_set(err, ERR_INPUT,
+                       "--max-tokens %" PRId32 ": the shortest row of this schema takes %" PRId32 " tokens",
                        pipeline->max_tokens, least);
     return true;
 }
 
-/* ---- a document's rows ---------------------------------------------------------------------------------------- */
+/* ---- a document's rows
+ * ---------------------------------------------------------------------------------------- */
 
 struct piece {
     uint64_t byte, chars;
@@ -274,7 +279,9 @@ static bool begin(struct pipeline *pipeline, struct unit *unit)
     struct err err;
 
     unit->own = own;
-    if (own && !extract->options.many && !merge_new(&own->merge, extract->schema, *extract->options.merge ? extract->options.merge : NULL, &err)) {
+    if (own && !extract->options.many &&
+        !merge_new(&own->merge, extract->schema, *extract->options.merge ? extract->options.merge : NULL,
+                   &err)) {
         free(own);
         unit->own = NULL;
     }
@@ -306,7 +313,8 @@ static bool chunk(struct pipeline *pipeline, struct unit *unit, const struct chu
     (void)pipeline;
     if (!grow((void **)&own->piece, &own->piece_room, own->pieces, sizeof *own->piece))
         return false;
-    own->piece[own->pieces++] = (struct piece){ .byte = chunk_->byte, .chars = chunk_->chars, .size = chunk_->text.size };
+    own->piece[own->pieces++] =
+        (struct piece){ .byte = chunk_->byte, .chars = chunk_->chars, .size = chunk_->text.size };
     return true;
 }
 
@@ -321,7 +329,8 @@ static bool add_row(struct extracted *own, json_t *row, uint32_t number, struct 
 }
 
 /* Where pieces overlap, a row may be found in both: what the piece before has said already is left out. */
-static bool add_many(struct pipeline *pipeline, struct extracted *own, const json_t *answer, uint32_t number, struct err *err)
+static bool add_many(struct pipeline *pipeline, struct extracted *own, const json_t *answer, uint32_t number,
+                     struct err *err)
 {
     size_t first = own->before, last = own->rows, i;
     json_t *row;
@@ -339,8 +348,8 @@ static bool add_many(struct pipeline *pipeline, struct extracted *own, const jso
     return true;
 }
 
-static bool answer(struct pipeline *pipeline, struct unit *unit, uint32_t level, uint32_t number, struct span text,
-                   struct err *err)
+static bool answer(struct pipeline *pipeline, struct unit *unit, uint32_t level, uint32_t number,
+                   struct span text, struct err *err)
 {
     struct extract *extract = pipeline->own;
     struct extracted *own = unit->own;
@@ -376,11 +385,12 @@ static bool advance(struct pipeline *pipeline, struct unit *unit, bool *done, st
     return true;
 }
 
-/* ---- where it was found ----------------------------------------------------------------------------------------- */
+/* ---- where it was found
+ * ----------------------------------------------------------------------------------------- */
 
 /* Every string and number in a value; from: which chunk each came from, or NULL where all came from one. */
-static bool list_values(struct extracted *own, size_t row, const json_t *value, const json_t *from, uint32_t chunk_,
-                        struct buf *pointer)
+static bool list_values(struct extracted *own, size_t row, const json_t *value, const json_t *from,
+                        uint32_t chunk_, struct buf *pointer)
 {
     size_t size = pointer->size, i, n;
     const char *key;
@@ -400,7 +410,8 @@ static bool list_values(struct extracted *own, size_t row, const json_t *value, 
         json_array_foreach(value, i, item)
         {
             snprintf(index, sizeof index, "%zu", i);
-            ok = ok && row_pointer_add(pointer, index, strlen(index)) && list_values(own, row, item, from, chunk_, pointer);
+            ok = ok && row_pointer_add(pointer, index, strlen(index)) &&
+                 list_values(own, row, item, from, chunk_, pointer);
             pointer->size = size;
         }
         return ok;
@@ -412,7 +423,11 @@ static bool list_values(struct extracted *own, size_t row, const json_t *value, 
     {
         struct lookup *lookup = &own->lookup[own->lookups];
 
-        *lookup = (struct lookup){ .chunk = chunk_, .row = row, .order = own->lookups, .value = value, .found = { .label = SPAN_NOT_FOUND } };
+        *lookup = (struct lookup){ .chunk = chunk_,
+                                   .row = row,
+                                   .order = own->lookups,
+                                   .value = value,
+                                   .found = { .label = SPAN_NOT_FOUND } };
         lookup->pointer = strndup(size ? (const char *)pointer->data : "", size);
         if (!lookup->pointer)
             return false;
@@ -497,7 +512,8 @@ static void drop(struct buf *window, size_t size)
     window->size -= size;
 }
 
-static bool again(struct pipeline *pipeline, struct unit *unit, uint64_t byte, struct span piece, struct err *err)
+static bool again(struct pipeline *pipeline, struct unit *unit, uint64_t byte, struct span piece,
+                  struct err *err)
 {
     struct extracted *own = unit->own;
 
@@ -517,7 +533,8 @@ static bool again(struct pipeline *pipeline, struct unit *unit, uint64_t byte, s
             own->window_byte = byte;
         window_end = own->window_byte + own->window.size;
         if (wanted->byte > own->window_byte && own->window.size) {
-            size_t past = wanted->byte < window_end ? (size_t)(wanted->byte - own->window_byte) : own->window.size;
+            size_t past =
+                wanted->byte < window_end ? (size_t)(wanted->byte - own->window_byte) : own->window.size;
 
             drop(&own->window, past);
             own->window_byte += past;
@@ -542,7 +559,9 @@ static bool again(struct pipeline *pipeline, struct unit *unit, uint64_t byte, s
     return true;
 }
 
-/* ---- lines --------------------------------------------------------------------------------------------------------- */
+/* ---- lines
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static json_t *range(uint64_t from, uint64_t to)
 {
@@ -574,7 +593,8 @@ static bool set_spans(struct extracted *own)
     return true;
 }
 
-static bool write_csv(struct extract *extract, const struct unit *unit, const char *source, const json_t *row, struct buf *lines)
+static bool write_csv(struct extract *extract, const struct unit *unit, const char *source, const json_t *row,
+                      struct buf *lines)
 {
     json_t *name = json_string(source), *error = NULL, *value;
     const char *column;
@@ -585,8 +605,8 @@ static bool write_csv(struct extract *extract, const struct unit *unit, const ch
                                 json_string_value(json_object_get(unit->error, "message"))) > 0)
         error = json_string(text);
     ok = name && (!unit->error || error) && table_field(lines, name, true);
-    json_object_foreach((json_t *)(uintptr_t)extract->columns, column, value)
-        ok = ok && table_field(lines, json_object_get(row, column), false);
+    json_object_foreach((json_t *)(uintptr_t)extract->columns, column, value) ok =
+        ok && table_field(lines, json_object_get(row, column), false);
     ok = ok && table_field(lines, error, false) && table_end(lines);
     free(text);
     json_decref(name);
@@ -594,7 +614,8 @@ static bool write_csv(struct extract *extract, const struct unit *unit, const ch
     return ok;
 }
 
-static bool write_line(struct extract *extract, struct unit *unit, const char *source, const struct row *row, struct buf *lines)
+static bool write_line(struct extract *extract, struct unit *unit, const char *source, const struct row *row,
+                       struct buf *lines)
 {
     json_t *line, *moothall;
     bool ok;
@@ -643,7 +664,8 @@ static const struct pipeline_verb pipeline_verb = {
     .end = end,
 };
 
-/* ---- the verb ----------------------------------------------------------------------------------------------------- */
+/* ---- the verb
+ * ----------------------------------------------------------------------------------------------------- */
 
 static bool make_header(struct extract *extract)
 {
@@ -676,19 +698,23 @@ static bool prepare(struct extract *extract, int argc, char **argv, struct err *
     if (!read_schema(extract, err))
         return false;
     if (o->many && *o->merge)
-        return err_set(err, ERR_INPUT, "--merge makes one row of several, and --many keeps them all; expected one of the two");
+        return err_set(
+            err, ERR_INPUT,
+            "--merge makes one row of several, and --many keeps them all; expected one of the two");
     if (!o->many) {
         if (!merge_new(&merge, extract->schema, *o->merge ? o->merge : NULL, err))
             return err_wrap(err, "--merge");
         merge_free(merge);
     }
-    if (!pipeline_prepare(pipeline, argc, argv, err) || !make_instruction(extract, err) || !set_budget(extract, err) ||
-        !pipeline_set_limits(pipeline, OVERLAP_TOKENS, err))
+    if (!pipeline_prepare(pipeline, argc, argv, err) || !make_instruction(extract, err) ||
+        !set_budget(extract, err) || !pipeline_set_limits(pipeline, OVERLAP_TOKENS, err))
         return false;
-    if (!buf_text(&extract->form, "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"row\",\"strict\":true,"
-                                  "\"schema\":") ||
-        !buf_add(&extract->form, extract->schema_text.data, extract->schema_text.size) || !buf_text(&extract->form, "}}") ||
-        (o->format == 1 && !make_header(extract)))
+    if (!buf_text(
+            &extract->form,
+            "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"row\",\"strict\":true,"
+            "\"schema\":") ||
+        !buf_add(&extract->form, extract->schema_text.data, extract->schema_text.size) ||
+        !buf_text(&extract->form, "}}") || (o->format == 1 && !make_header(extract)))
         return err_set(err, ERR_IO, "no memory for the schema");
     pipeline->form = buf_span(&extract->form);
     pipeline->header = buf_span(&extract->header);
@@ -720,7 +746,8 @@ static int extract_verb(const struct verb *verb, int argc, char **argv)
     if (!verb_flags(verb, &argc, argv, &extract->options, &err) || !prepare(extract, argc, argv, &err))
         status = say_failed("extract", &err);
     else
-        status = extract->options.dry_run ? pipeline_dry_run(&extract->pipeline) : pipeline_run(&extract->pipeline);
+        status = extract->options.dry_run ? pipeline_dry_run(&extract->pipeline)
+                                          : pipeline_run(&extract->pipeline);
     pipeline_fini(&extract->pipeline);
     json_decref(extract->schema);
     buf_fini(&extract->schema_text);
@@ -735,8 +762,10 @@ const struct verb verb_extract = {
     .name = "extract",
     .what = "documents in, rows out: what a JSON Schema describes, always valid, with its places in the text",
     .words = "--model DIR --schema SCHEMA.json DOCUMENTS... -o ROWS.jsonl [flags]",
-    .more = "DOCUMENTS are text files, directories, globs in quotes, - for standard input; with --template, tables.\n"
-            "A row is {\"source\", \"row\", \"spans\", \"moothall\"}; a document that failed has \"error\" instead of its row.\n"
+    .more = "DOCUMENTS are text files, directories, globs in quotes, - for standard input; with --template, "
+            "tables.\n"
+            "A row is {\"source\", \"row\", \"spans\", \"moothall\"}; a document that failed has \"error\" "
+            "instead of its row.\n"
             "Long documents are read in overlapping pieces, and --merge says how their rows become one.\n"
             "The same command again continues where the last one was stopped, or says that all is done.",
     .example = "moothall extract --model deploy/demo/model --schema deploy/demo/changelog.schema.json \\\n"

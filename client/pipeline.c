@@ -18,29 +18,31 @@ enum {
     NAMES_MAX = 256, /* of one fetch */
     FETCH_BYTES_MAX = 4 << 20,
     FETCH_WAIT_MS = 1000,
-    MAKE_MS = 200,      /* chunks are made so long before answers are looked for */
-    BREATHE_MS = 50,    /* the session and the children are never left alone for longer */
+    MAKE_MS = 200,   /* chunks are made so long before answers are looked for */
+    BREATHE_MS = 50, /* the session and the children are never left alone for longer */
     READ_SIZE = 1 << 16,
-    SAID_MAX = 20,      /* failed documents that are said one by one */
+    SAID_MAX = 20,         /* failed documents that are said one by one */
     CUSTOM_NAME_MAX = 440, /* bytes of a document's name in a custom_id */
 };
 
-/* ---- prompts ------------------------------------------------------------------------------------------- */
+/* ---- prompts -------------------------------------------------------------------------------------- */
 
 static bool prompt_text(struct buf *out, struct span instruction, struct span text)
 {
-    return buf_add(out, instruction.data, instruction.size) && buf_text(out, "\n\n") && buf_add(out, text.data, text.size);
+    return buf_add(out, instruction.data, instruction.size) && buf_text(out, "\n\n") &&
+           buf_add(out, text.data, text.size);
 }
 
-bool pipeline_count(const struct pipeline *pipeline, struct span instruction, struct span text, uint32_t *tokens,
-                    struct err *err)
+bool pipeline_count(const struct pipeline *pipeline, struct span instruction, struct span text,
+                    uint32_t *tokens, struct err *err)
 {
     struct buf prompt = { 0 };
     struct ids ids = { 0 };
     struct chat_message message = { .role = CHAT_USER };
     bool ok;
 
-    ok = prompt_text(&prompt, instruction, text) || err_set(err, ERR_IO, "no memory for a prompt of %zu bytes", text.size);
+    ok = prompt_text(&prompt, instruction, text) ||
+         err_set(err, ERR_IO, "no memory for a prompt of %zu bytes", text.size);
     message.content = buf_span(&prompt);
     ok = ok && chat_render(pipeline->chat, &message, 1, &ids, err);
     *tokens = (uint32_t)ids.count;
@@ -58,8 +60,9 @@ bool pipeline_set_limits(struct pipeline *pipeline, uint32_t overlap_default, st
 
     if (!pipeline->tokenizer) {
         if (o->chunk_tokens || o->overlap_tokens >= 0)
-            return err_set(err, ERR_INPUT,
-                           "--chunk-tokens and --overlap-tokens need --model DIR: its tokenizer counts the tokens");
+            return err_set(
+                err, ERR_INPUT,
+                "--chunk-tokens and --overlap-tokens need --model DIR: its tokenizer counts the tokens");
         return true;
     }
     if (!pipeline_count(pipeline, span_text(pipeline->instruction), span_of(NULL, 0), &words, err))
@@ -72,7 +75,8 @@ bool pipeline_set_limits(struct pipeline *pipeline, uint32_t overlap_default, st
                        words, pipeline->context);
     if (room < 16)
         return err_set(err, ERR_INPUT,
-                       "the instruction (%" PRIu32 " tokens) and --max-tokens %" PRId32 " leave no room for a document in "
+                       "the instruction (%" PRIu32 " tokens) and --max-tokens %" PRId32
+                       " leave no room for a document in "
                        "the model's context of %" PRId32 "; expected --max-tokens of at most %" PRId64,
                        words, pipeline->max_tokens, pipeline->context,
                        (int64_t)pipeline->context - words - PIPELINE_SLACK - 16);
@@ -85,14 +89,16 @@ bool pipeline_set_limits(struct pipeline *pipeline, uint32_t overlap_default, st
     limits->overlap = overlap_default < limits->tokens / 8 ? overlap_default : limits->tokens / 8;
     if (o->overlap_tokens >= 0) {
         if (o->overlap_tokens * 2 >= limits->tokens)
-            return err_set(err, ERR_INPUT, "--overlap-tokens %" PRId64 ": expected less than half of a piece's %" PRIu32 " tokens",
+            return err_set(err, ERR_INPUT,
+                           "--overlap-tokens %" PRId64 ": expected less than half of a piece's %" PRIu32
+                           " tokens",
                            o->overlap_tokens, limits->tokens);
         limits->overlap = (uint32_t)o->overlap_tokens;
     }
     return true;
 }
 
-/* ---- the loop's state ------------------------------------------------------------------------------------ */
+/* ---- the loop's state ----------------------------------------------------------------------------- */
 
 struct job {
     uint8_t id[ID_SIZE];
@@ -136,9 +142,10 @@ static bool breathe(struct pipeline_work *work, struct err *err)
     if (now_ms - work->breathed_ms < BREATHE_MS)
         return true;
     work->breathed_ms = now_ms;
-    work->breathless = !stop_check(err) ||
-                       (work->loop->command->private_hall && !private_hall_turn(work->loop->command->private_hall, err)) ||
-                       !hall_turn(work->hall, err);
+    work->breathless =
+        !stop_check(err) ||
+        (work->loop->command->private_hall && !private_hall_turn(work->loop->command->private_hall, err)) ||
+        !hall_turn(work->hall, err);
     return !work->breathless;
 }
 
@@ -147,7 +154,7 @@ static bool breathe_arg(void *arg, struct err *err)
     return breathe(arg, err);
 }
 
-/* ---- documents ---------------------------------------------------------------------------------------- */
+/* ---- documents ------------------------------------------------------------------------------------ */
 
 static bool bare_stop(void *arg, struct err *err)
 {
@@ -155,8 +162,9 @@ static bool bare_stop(void *arg, struct err *err)
     return stop_check(err);
 }
 
-bool pipeline_digest(struct documents *documents, size_t index, uint8_t digest[DOCUMENT_DIGEST_SIZE], uint64_t *bytes,
-                     bool (*meanwhile)(void *arg, struct err *err), void *arg, struct err *err)
+bool pipeline_digest(struct documents *documents, size_t index, uint8_t digest[DOCUMENT_DIGEST_SIZE],
+                     uint64_t *bytes, bool (*meanwhile)(void *arg, struct err *err), void *arg,
+                     struct err *err)
 {
     struct document *document;
     char piece[READ_SIZE];
@@ -182,7 +190,8 @@ void pipeline_inputs_start(struct pipeline_inputs *inputs)
     crypto_generichash_init(&inputs->hash, NULL, 0, 32);
 }
 
-void pipeline_inputs_add(struct pipeline_inputs *inputs, const char *name, const uint8_t digest[DOCUMENT_DIGEST_SIZE])
+void pipeline_inputs_add(struct pipeline_inputs *inputs, const char *name,
+                         const uint8_t digest[DOCUMENT_DIGEST_SIZE])
 {
     crypto_generichash_update(&inputs->hash, (const uint8_t *)name, strlen(name) + 1);
     crypto_generichash_update(&inputs->hash, (const uint8_t *)(digest ? "text" : "none"), 5);
@@ -198,15 +207,32 @@ void pipeline_inputs_end(struct pipeline_inputs *inputs, char hex[65])
     sodium_bin2hex(hex, 65, digest, sizeof digest);
 }
 
+/* Words may have been cut within a character, and names may be anything. */
+static json_t *json_words(const char *words)
+{
+    char *copy;
+    json_t *json;
+
+    if (span_is_utf8(span_text(words)))
+        return json_string(words);
+    copy = strdup(words);
+    for (char *c = copy; c && *c; c++)
+        if ((unsigned char)*c >= 0x80)
+            *c = '?';
+    json = copy ? json_string(copy) : NULL;
+    free(copy);
+    return json;
+}
+
 void unit_fail(struct unit *unit, uint32_t level, const char *job, const char *code, const char *message)
 {
     if (unit->error && unit->error_level <= level)
         return;
     json_decref(unit->error);
     unit->error = json_object();
-    if (!unit->error || json_object_set_new(unit->error, "code", json_string(code)) ||
-        json_object_set_new(unit->error, "message", json_string(message)))
-        abort(); /* two short texts; both are UTF-8, since err and the broker's words are */
+    if (!unit->error || json_object_set_new(unit->error, "code", json_words(code)) ||
+        json_object_set_new(unit->error, "message", json_words(message)))
+        abort(); /* out of memory, for two short texts */
     unit->error_level = level;
     snprintf(unit->error_job, sizeof unit->error_job, "%s", job);
 }
@@ -245,7 +271,7 @@ static bool read_again(struct pipeline *pipeline, struct unit *unit, struct err 
     return ok;
 }
 
-/* ---- units ---------------------------------------------------------------------------------------------- */
+/* ---- units ---------------------------------------------------------------------------------------- */
 
 static void unit_free(struct pipeline *pipeline, struct unit *unit)
 {
@@ -335,15 +361,17 @@ static bool start_reading(struct pipeline *pipeline, struct err *err)
         *err = why;
         return false;
     }
-    pipeline_inputs_add(&work->tally->inputs, documents_name(work->loop->documents, unit->document), read ? digest : NULL);
+    pipeline_inputs_add(&work->tally->inputs, documents_name(work->loop->documents, unit->document),
+                        read ? digest : NULL);
     if (!read) {
         document_failed(unit, &why);
     } else if (!document_open(&work->document, work->loop->documents, unit->document, &why)) {
         document_failed(unit, &why);
     } else if (!pipeline->tokenizer) {
         if (bytes > PIPELINE_WHOLE_MAX)
-            err_set(&why, ERR_LIMIT, "%" PRIu64 " bytes; without --model DIR, whose tokenizer would split it, at most %d", bytes,
-                    PIPELINE_WHOLE_MAX);
+            err_set(&why, ERR_LIMIT,
+                    "%" PRIu64 " bytes; without --model DIR, whose tokenizer would split it, at most %d",
+                    bytes, PIPELINE_WHOLE_MAX);
     } else if (!chunks_open(&work->chunks, work->document, pipeline->tokenizer, pipeline->limits, &why)) {
         document_failed(unit, &why);
     }
@@ -408,7 +436,8 @@ static bool make_chunk(struct pipeline *pipeline, struct err *err)
     snprintf(what, sizeof what, "#%" PRIu32, chunk.index);
     if (pipeline->verb->chunk && !pipeline->verb->chunk(pipeline, unit, &chunk))
         return err_set(err, ERR_IO, "no memory for a document's pieces");
-    if (!pipeline_ask(pipeline, unit, 0, chunk.index, what, span_text(pipeline->instruction), chunk.text, err))
+    if (!pipeline_ask(pipeline, unit, 0, chunk.index, what, span_text(pipeline->instruction), chunk.text,
+                      err))
         return false;
     return !chunk.last || stop_reading(pipeline, err);
 }
@@ -420,10 +449,11 @@ static bool can_make(const struct pipeline_work *work)
     return work->reading || (work->next < work->loop->count && work->units < PIPELINE_UNITS);
 }
 
-/* ---- jobs ----------------------------------------------------------------------------------------------- */
+/* ---- jobs ----------------------------------------------------------------------------------------- */
 
 /* {"max_tokens":..,"messages":[..],...}, before it is put into its canonical spelling. */
-static bool body_text(const struct pipeline *pipeline, struct span instruction, struct span text, struct buf *body)
+static bool body_text(const struct pipeline *pipeline, struct span instruction, struct span text,
+                      struct buf *body)
 {
     struct buf prompt = { 0 };
     json_t *content = NULL;
@@ -437,10 +467,13 @@ static bool body_text(const struct pipeline *pipeline, struct span instruction, 
     if (content)
         dumped = json_dumps(content, JSON_ENCODE_ANY);
     ok = ok && dumped &&
-         buf_format(body, "{\"max_tokens\":%" PRId32 ",\"temperature\":%s,\"messages\":[{\"role\":\"user\",\"content\":",
+         buf_format(body,
+                    "{\"max_tokens\":%" PRId32
+                    ",\"temperature\":%s,\"messages\":[{\"role\":\"user\",\"content\":",
                     pipeline->max_tokens, temperature) &&
          buf_text(body, dumped) && buf_text(body, "}]") &&
-         (!pipeline->form.size || (buf_text(body, ",") && buf_add(body, pipeline->form.data, pipeline->form.size))) &&
+         (!pipeline->form.size ||
+          (buf_text(body, ",") && buf_add(body, pipeline->form.data, pipeline->form.size))) &&
          buf_text(body, "}");
     free(dumped);
     json_decref(content);
@@ -460,7 +493,8 @@ static void make_id(uint8_t id[ID_SIZE], const struct pipeline_work *work, const
         place[4 + i] = (uint8_t)(number >> 8 * i);
     }
     crypto_generichash_init(&hash, NULL, 0, sizeof digest);
-    crypto_generichash_update(&hash, (const uint8_t *)work->submission.batch, strlen(work->submission.batch) + 1);
+    crypto_generichash_update(&hash, (const uint8_t *)work->submission.batch,
+                              strlen(work->submission.batch) + 1);
     crypto_generichash_update(&hash, (const uint8_t *)source, strlen(source) + 1);
     crypto_generichash_update(&hash, place, sizeof place);
     crypto_generichash_update(&hash, body.data, body.size);
@@ -504,8 +538,8 @@ static bool push_job(struct pipeline_work *work, const struct job *job)
     return true;
 }
 
-bool pipeline_ask(struct pipeline *pipeline, struct unit *unit, uint32_t level, uint32_t number, const char *what,
-                  struct span instruction, struct span text, struct err *err)
+bool pipeline_ask(struct pipeline *pipeline, struct unit *unit, uint32_t level, uint32_t number,
+                  const char *what, struct span instruction, struct span text, struct err *err)
 {
     struct pipeline_work *work = pipeline->work;
     const char *source = pipeline_source(pipeline, unit);
@@ -536,13 +570,15 @@ bool pipeline_ask(struct pipeline *pipeline, struct unit *unit, uint32_t level, 
         goto out;
     }
     arena_reset(&work->arena);
-    if (!request_read_body(&work->arena, span_text(asked.endpoint), span_text(custom_id), buf_span(&body), &request, &fault)) {
+    if (!request_read_body(&work->arena, span_text(asked.endpoint), span_text(custom_id), buf_span(&body),
+                           &request, &fault)) {
         unit_fail(unit, level, "", fault.code, fault.message);
         ok = true;
         goto out;
     }
     if (request.body.size > work->payload_max) {
-        snprintf(message, sizeof message, "the prompt has %zu bytes, this broker takes %" PRIu32 "; expected a smaller --chunk-tokens",
+        snprintf(message, sizeof message,
+                 "the prompt has %zu bytes, this broker takes %" PRIu32 "; expected a smaller --chunk-tokens",
                  request.body.size, work->payload_max);
         unit_fail(unit, level, "", "body_too_long", message);
         ok = true;
@@ -582,12 +618,13 @@ static bool send_jobs(struct pipeline_work *work, struct err *err)
     work->unsent = false;
     now = hall_tally(work->hall);
     if (now.conflict > work->before.conflict)
-        return err_set(err, ERR_CONFLICT, "batch %s has other jobs under our ids (%.200s)", work->submission.batch,
+        return err_set(err, ERR_CONFLICT, "batch %s has other jobs under our ids (%.200s)",
+                       work->submission.batch,
                        *now.conflict_reason ? now.conflict_reason : "no reason given");
     return true;
 }
 
-/* ---- answers --------------------------------------------------------------------------------------------- */
+/* ---- answers -------------------------------------------------------------------------------------- */
 
 static void job_failed(const struct job *job, const Moothall__Entry *entry, struct span body)
 {
@@ -605,14 +642,15 @@ static void job_failed(const struct job *job, const Moothall__Entry *entry, stru
     buf_fini(&text);
 }
 
-static bool job_done(struct pipeline *pipeline, const struct job *job, const Moothall__Entry *entry, struct span body,
-                     struct err *err)
+static bool job_done(struct pipeline *pipeline, const struct job *job, const Moothall__Entry *entry,
+                     struct span body, struct err *err)
 {
     json_t *root = json_loadb((const char *)body.data, body.size, JSON_ALLOW_NUL, NULL), *usage, *content;
     struct unit *unit = job->unit;
     bool ok;
 
-    content = json_object_get(json_object_get(json_array_get(json_object_get(root, "choices"), 0), "message"), "content");
+    content = json_object_get(json_object_get(json_array_get(json_object_get(root, "choices"), 0), "message"),
+                              "content");
     usage = json_object_get(root, "usage");
     if (!json_is_string(content)) {
         json_decref(root);
@@ -631,7 +669,8 @@ static bool job_done(struct pipeline *pipeline, const struct job *job, const Moo
     return ok;
 }
 
-static bool take_entry(struct pipeline *pipeline, const Moothall__Entry *entry, struct span body, struct err *err)
+static bool take_entry(struct pipeline *pipeline, const Moothall__Entry *entry, struct span body,
+                       struct err *err)
 {
     struct pipeline_work *work = pipeline->work;
     struct pipeline_tally *tally = work->tally;
@@ -641,7 +680,8 @@ static bool take_entry(struct pipeline *pipeline, const Moothall__Entry *entry, 
 
     sodium_bin2hex(hex, sizeof hex, job.id, sizeof job.id);
     if (strcmp(hex, entry->job) != 0)
-        return err_set(err, ERR_INPUT, "the broker answered for job %.64s where %s was asked", entry->job, hex);
+        return err_set(err, ERR_INPUT, "the broker answered for job %.64s where %s was asked", entry->job,
+                       hex);
     work->job_first = (work->job_first + 1) % work->job_capacity;
     work->job_count--;
     work->bytes -= job.bytes;
@@ -676,7 +716,8 @@ static bool take_answers(struct pipeline *pipeline, uint32_t wait_ms, struct err
     size_t count = work->job_count < NAMES_MAX ? work->job_count : NAMES_MAX, taken;
 
     for (size_t i = 0; i < count; i++) {
-        sodium_bin2hex(hex[i], sizeof hex[i], work->job[(work->job_first + i) % work->job_capacity].id, ID_SIZE);
+        sodium_bin2hex(hex[i], sizeof hex[i], work->job[(work->job_first + i) % work->job_capacity].id,
+                       ID_SIZE);
         name[i] = hex[i];
     }
     fetch.queue = (char *)(uintptr_t)work->loop->queue;
@@ -687,11 +728,13 @@ static bool take_answers(struct pipeline *pipeline, uint32_t wait_ms, struct err
     fetch.wait_ms = wait_ms;
     fetch.n_job = count;
     fetch.job = name;
-    if (!hall_ask(work->hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES, &answer, err))
+    if (!hall_ask(work->hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES,
+                  &answer, err))
         return false;
     entries = answer->envelope->entries;
     if (entries->n_entry > count)
-        return err_set(err, ERR_INPUT, "the broker's answer has %zu entries for %zu names", entries->n_entry, count);
+        return err_set(err, ERR_INPUT, "the broker's answer has %zu entries for %zu names", entries->n_entry,
+                       count);
     /* The answer is good until the next call to the hall: first all are taken, then is asked what follows. */
     rest = answer->payload;
     taken = entries->n_entry;
@@ -699,7 +742,8 @@ static bool take_answers(struct pipeline *pipeline, uint32_t wait_ms, struct err
         const Moothall__Entry *entry = entries->entry[i];
 
         if (entry->size > rest.size)
-            return err_set(err, ERR_INPUT, "the broker's answer is shorter than it says: job %.64s", entry->job);
+            return err_set(err, ERR_INPUT, "the broker's answer is shorter than it says: job %.64s",
+                           entry->job);
         unit[i] = work->job[work->job_first].unit;
         if (!take_entry(pipeline, entry, span_of(rest.data, entry->size), err))
             return false;
@@ -711,7 +755,7 @@ static bool take_answers(struct pipeline *pipeline, uint32_t wait_ms, struct err
     return true;
 }
 
-/* ---- output ---------------------------------------------------------------------------------------------- */
+/* ---- output --------------------------------------------------------------------------------------- */
 
 static bool write_out(const struct pipeline_loop *loop, struct span text, struct err *err)
 {
@@ -769,11 +813,13 @@ json_t *pipeline_provenance(const struct pipeline *pipeline, const struct unit *
         if (*unit->error_job)
             bad |= json_object_set_new(made, "job", json_string(unit->error_job));
     } else {
-        bad |= json_object_set_new(made, "numerics", *unit->numerics ? json_string(unit->numerics) : json_null());
+        bad |= json_object_set_new(made, "numerics",
+                                   *unit->numerics ? json_string(unit->numerics) : json_null());
         bad |= json_object_set_new(made, "chunks", json_integer(unit->chunks));
         bad |= json_object_set_new(made, "jobs", json_integer(unit->jobs));
         bad |= json_object_set_new(made, "prompt_tokens", json_integer((json_int_t)unit->prompt_tokens));
-        bad |= json_object_set_new(made, "generated_tokens", json_integer((json_int_t)unit->generated_tokens));
+        bad |=
+            json_object_set_new(made, "generated_tokens", json_integer((json_int_t)unit->generated_tokens));
     }
     if (bad) {
         json_decref(made);
@@ -782,7 +828,7 @@ json_t *pipeline_provenance(const struct pipeline *pipeline, const struct unit *
     return made;
 }
 
-/* ---- the loop --------------------------------------------------------------------------------------------- */
+/* ---- the loop ------------------------------------------------------------------------------------- */
 
 bool pipeline_loop(struct pipeline *pipeline, const struct pipeline_loop *loop, struct pipeline_tally *tally,
                    struct err *err)
@@ -815,8 +861,9 @@ bool pipeline_loop(struct pipeline *pipeline, const struct pipeline_loop *loop, 
         }
         ok = ok && send_jobs(&work, err);
         if (ok && work.job_count)
-            ok = take_answers(pipeline, can_make(&work) ? 0 : (uint32_t)command_hall_patience(loop->command, FETCH_WAIT_MS),
-                              err);
+            ok = take_answers(
+                pipeline, can_make(&work) ? 0 : (uint32_t)command_hall_patience(loop->command, FETCH_WAIT_MS),
+                err);
         ok = ok && write_over(pipeline, err) && breathe(&work, err) && loop->meanwhile(loop->arg, err);
     }
     assert(!ok || !work.job_count);

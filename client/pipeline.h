@@ -1,21 +1,22 @@
 /* pipeline - jobs that follow from documents and from other jobs' results, without a state of its own.
  *
- * A pipeline is a consumer: it makes the same jobs from the same documents every time, under ids that are digests of
- * what is asked, so a job that exists is not done again; and it reads results by id.  Killed anywhere and started again
- * it asks for the same jobs and is given what there is.  The output is written from its start each time, in the order of
- * documents, under a name beside its own until it is whole; so it ends with the same bytes, and what looks
- * complete is.
+ * A pipeline is a consumer: it makes the same jobs from the same documents every time, under ids that are
+ * digests of what is asked, so a job that exists is not done again; and it reads results by id.  Killed
+ * anywhere and started again it asks for the same jobs and is given what there is.  The output is written
+ * from its start each time, in the order of documents, under a name beside its own until it is whole; so it
+ * ends with the same bytes, and what looks complete is.
  *
- * A *unit* is one document's way: its text becomes chunks, every chunk a job of level 0, and the verb is given
- * their answers in order, of which it may make jobs of the next levels, and in the end lines of output.  Answers of one
- * level come in the order in which its jobs were asked.  A bounded number of units and of jobs is under way
- * at once; documents are read one at a time, as streams.
+ * A *unit* is one document's way: its text becomes chunks, every chunk a job of level 0, and the verb is
+ * given their answers in order, of which it may make jobs of the next levels, and in the end lines of output.
+ * Answers of one level come in the order in which its jobs were asked.  A bounded number of units and of jobs
+ * is under way at once; documents are read one at a time, as streams.
  *
- * A document is read whole before anything is asked of it: is it text, is it all there?  Then for its chunks, and again where
- * the verb looks up what was found in it.  One that has changed meanwhile is its own failure, and no mixture of two.
+ * A document is read whole before anything is asked of it: is it text, is it all there?  Then for its chunks,
+ * and again where the verb looks up what was found in it.  One that has changed meanwhile is its own failure,
+ * and no mixture of two.
  *
- * What belongs to the batch is what was asked (verb, schema, words, budgets, model), not the documents: changed or
- * added ones are other jobs in the same batch. */
+ * What belongs to the batch is what was asked (verb, schema, words, budgets, model), not the documents:
+ * changed or added ones are other jobs in the same batch. */
 
 #ifndef CLIENT_PIPELINE_H
 #define CLIENT_PIPELINE_H
@@ -39,16 +40,16 @@
 
 enum {
     PIPELINE_UNITS = 512,
-    PIPELINE_JOBS = 4096,              /* asked and not answered, when a further chunk is made of a document */
-    PIPELINE_BYTES_MAX = 64 << 20,     /* of prompts asked and not answered, likewise */
-    PIPELINE_LEVELS = 48,              /* levels at least halve: no more can be needed */
+    PIPELINE_JOBS = 4096,          /* asked and not answered, when a further chunk is made of a document */
+    PIPELINE_BYTES_MAX = 64 << 20, /* of prompts asked and not answered, likewise */
+    PIPELINE_LEVELS = 48,          /* levels at least halve: no more can be needed */
     PIPELINE_INSTRUCTION_MAX = 1 << 18,
     PIPELINE_TEMPLATE_MAX = 1 << 16,
-    PIPELINE_WHOLE_MAX = 8 << 20,      /* a document, where no tokenizer is here to split it */
-    PIPELINE_SLACK = 16,               /* tokens that a text may grow by where it meets the words around it */
+    PIPELINE_WHOLE_MAX = 8 << 20, /* a document, where no tokenizer is here to split it */
+    PIPELINE_SLACK = 16,          /* tokens that a text may grow by where it meets the words around it */
 };
 
-/* ---- what both verbs can be asked ------------------------------------------------------------------- */
+/* ---- what both verbs can be asked ----------------------------------------------------------------- */
 
 struct pipeline_options {
     char model[RECORD_PATH_MAX], output[RECORD_PATH_MAX], state[RECORD_PATH_MAX];
@@ -65,45 +66,54 @@ extern const char *const pipeline_weights[];
 extern const char *const pipeline_chat_templates[];
 
 /* Rows of a verb's table of fields; `type` has a struct pipeline_options `common`. */
-#define PIPELINE_FIELDS_IN(type)                                                                                       \
-    { "model", OPTION_TEXT(type, common.model),                                                                        \
-      "directory of the model (with --broker only its tokenizer's files are read; without it documents are not split)" }, \
-        { "output", OPTION_TEXT(type, common.output), "-o FILE: where lines go, - for standard output" },              \
-        { "instruction", OPTION_TEXT(type, common.instruction), "what is said before each document" },                 \
-        { "template", OPTION_TEXT(type, common.template),                                                              \
-          "files are tables (.csv, .tsv, .jsonl): each row is a document made with it, \"{column} ...\"" },            \
-        { "chunk_tokens", OPTION_NUMBER(type, common.chunk_tokens, FIELD_INT, 16, 1 << 24),                            \
-          "split documents into pieces of at most so many tokens (default: what the context leaves)" },                \
-        { "overlap_tokens", OPTION_NUMBER(type, common.overlap_tokens, FIELD_INT, 0, 1 << 23),                         \
-          "of two neighbouring pieces" },                                                                              \
-        { "max_tokens", OPTION_NUMBER(type, common.max_tokens, FIELD_INT, 1, 1 << 24), "of each answer" },             \
-        { "temperature", OPTION_TEXT(type, common.temperature), "0 (default) to 2" }
+#define PIPELINE_FIELDS_IN(type)                                                                             \
+    { "model", OPTION_TEXT(type, common.model),                                                              \
+      "directory of the model (with --broker only its tokenizer's files are read; without it documents are " \
+      "not split)" },                                                                                        \
+        { "output", OPTION_TEXT(type, common.output), "-o FILE: where lines go, - for standard output" },    \
+        { "instruction", OPTION_TEXT(type, common.instruction), "what is said before each document" },       \
+        { "template", OPTION_TEXT(type, common.template),                                                    \
+          "files are tables (.csv, .tsv, .jsonl): each row is a document made with it, \"{column} ...\"" },  \
+        { "chunk_tokens", OPTION_NUMBER(type, common.chunk_tokens, FIELD_INT, 16, 1 << 24),                  \
+          "split documents into pieces of at most so many tokens (default: what the context leaves)" },      \
+        { "overlap_tokens", OPTION_NUMBER(type, common.overlap_tokens, FIELD_INT, 0, 1 << 23),               \
+          "of two neighbouring pieces" },                                                                    \
+        { "max_tokens", OPTION_NUMBER(type, common.max_tokens, FIELD_INT, 1, 1 << 24), "of each answer" },   \
+    {                                                                                                        \
+        "temperature", OPTION_TEXT(type, common.temperature), "0 (default) to 2"                             \
+    }
 
-#define PIPELINE_FIELDS_AFTER(type)                                                                                    \
-    { "workers", OPTION_NUMBER(type, common.workers, FIELD_INT, 1, PRIVATE_WORKERS_MAX),                               \
-      "worker processes; they divide the experts (1)" },                                                               \
-        { "threads", OPTION_NUMBER(type, common.threads, FIELD_INT, 0, 256),                                           \
-          "compute threads of each worker (0: the machine's, shared out)" },                                           \
-        { "weights", OPTION_CHOICE(type, common.weights, pipeline_weights),                                            \
-          "format computed in: auto (what the checkpoint has), f32, bf16" },                                           \
-        { "chat_template", OPTION_CHOICE(type, common.chat_template, pipeline_chat_templates),                         \
-          "auto (recognised from the model's files), v2, v2.5, v3, v3-0324" },                                         \
-        { "sequences", OPTION_NUMBER(type, common.sequences, FIELD_INT, 0, 1024),                                      \
-          "generations in progress at once in a worker (0: its default)" },                                            \
-        { "state", OPTION_TEXT(type, common.state),                                                                    \
-          "where what is done is kept (default: OUTPUT.moothall; needed with -o -)" },                                 \
-        { "keep", OPTION_FLAG(type, common.keep), "keep the store after all went well" },                              \
-        { "restart", OPTION_FLAG(type, common.restart), "forget what an earlier command did for this output" },        \
-        { "retry_failed", OPTION_FLAG(type, common.retry_failed), "do again what failed" },                            \
-        { "mixed", OPTION_FLAG(type, common.mixed),                                                                    \
-          "continue although this machine computes with another kernel family" },                                      \
-        { "broker", OPTION_TEXT(type, common.broker), "use this shared hall: tcp://HOST:PORT or ipc:///PATH" },        \
-        { "queue", OPTION_TEXT(type, common.queue), "queue in the hall (default)" },                                   \
-        { "timeout", OPTION_NUMBER(type, common.timeout_ms, FIELD_DURATION, 0, INT64_C(30) * 24 * 3600 * 1000),        \
-          "give up when the broker is silent for so long: 30s, 5m (default: 60 s at the start, then never)" },         \
-        { "quiet", OPTION_FLAG(type, common.quiet), "say nothing but errors" }
+#define PIPELINE_FIELDS_AFTER(type)                                                                          \
+    { "workers", OPTION_NUMBER(type, common.workers, FIELD_INT, 1, PRIVATE_WORKERS_MAX),                     \
+      "worker processes; they divide the experts (1)" },                                                     \
+        { "threads", OPTION_NUMBER(type, common.threads, FIELD_INT, 0, 256),                                 \
+          "compute threads of each worker (0: the machine's, shared out)" },                                 \
+        { "weights", OPTION_CHOICE(type, common.weights, pipeline_weights),                                  \
+          "format computed in: auto (what the checkpoint has), f32, bf16" },                                 \
+        { "chat_template", OPTION_CHOICE(type, common.chat_template, pipeline_chat_templates),               \
+          "auto (recognised from the model's files), v2, v2.5, v3, v3-0324" },                               \
+        { "sequences", OPTION_NUMBER(type, common.sequences, FIELD_INT, 0, 1024),                            \
+          "generations in progress at once in a worker (0: its default)" },                                  \
+        { "state", OPTION_TEXT(type, common.state),                                                          \
+          "where what is done is kept (default: OUTPUT.moothall; needed with -o -)" },                       \
+        { "keep", OPTION_FLAG(type, common.keep), "keep the store after all went well" },                    \
+        { "restart", OPTION_FLAG(type, common.restart),                                                      \
+          "forget what an earlier command did for this output" },                                            \
+        { "retry_failed", OPTION_FLAG(type, common.retry_failed), "do again what failed" },                  \
+        { "mixed", OPTION_FLAG(type, common.mixed),                                                          \
+          "continue although this machine computes with another kernel family" },                            \
+        { "broker", OPTION_TEXT(type, common.broker),                                                        \
+          "use this shared hall: tcp://HOST:PORT or ipc:///PATH" },                                          \
+        { "queue", OPTION_TEXT(type, common.queue), "queue in the hall (default)" },                         \
+        { "timeout",                                                                                         \
+          OPTION_NUMBER(type, common.timeout_ms, FIELD_DURATION, 0, INT64_C(30) * 24 * 3600 * 1000),         \
+          "give up when the broker is silent for so long: 30s, 5m (default: 60 s at the start, then "        \
+          "never)" },                                                                                        \
+    {                                                                                                        \
+        "quiet", OPTION_FLAG(type, common.quiet), "say nothing but errors"                                   \
+    }
 
-/* ---- a verb's part -------------------------------------------------------------------------------------- */
+/* ---- a verb's part -------------------------------------------------------------------------------- */
 
 struct pipeline;
 
@@ -113,7 +123,7 @@ struct unit {
     void *own;       /* the verb's */
 
     uint32_t chunks, chunks_answered;
-    bool chunked; /* there will be no more of them */
+    bool chunked;  /* there will be no more of them */
     uint32_t open; /* jobs that are not answered */
 
     json_t *error; /* {"code", "message"}: it has failed.  Of its failed jobs the first of the lowest level */
@@ -124,7 +134,7 @@ struct unit {
     uint64_t prompt_tokens, generated_tokens;
     char numerics[80];
 
-    bool over;        /* lines are its output */
+    bool over; /* lines are its output */
     struct buf lines;
 };
 
@@ -135,14 +145,15 @@ struct pipeline_verb {
     /* A chunk was asked for; its text is still there.  May be NULL. */
     bool (*chunk)(struct pipeline *pipeline, struct unit *unit, const struct chunk *chunk);
     /* An answer: its text, good until the return.  Keeps what it needs; asks for nothing yet. */
-    bool (*answer)(struct pipeline *pipeline, struct unit *unit, uint32_t level, uint32_t number, struct span text,
-                   struct err *err);
-    /* Answers have come, or the last chunk was made: ask for what follows.  *done: nothing more will be asked and
-     * nothing is open. */
+    bool (*answer)(struct pipeline *pipeline, struct unit *unit, uint32_t level, uint32_t number,
+                   struct span text, struct err *err);
+    /* Answers have come, or the last chunk was made: ask for what follows.  *done: nothing more will be asked
+     * and nothing is open. */
     bool (*advance)(struct pipeline *pipeline, struct unit *unit, bool *done, struct err *err);
-    /* The document as it was read, from its start again, where the unit is done and well: pieces in order, then
-     * one with nothing in it.  May be NULL. */
-    bool (*again)(struct pipeline *pipeline, struct unit *unit, uint64_t byte, struct span piece, struct err *err);
+    /* The document as it was read, from its start again, where the unit is done and well: pieces in order,
+     * then one with nothing in it.  May be NULL. */
+    bool (*again)(struct pipeline *pipeline, struct unit *unit, uint64_t byte, struct span piece,
+                  struct err *err);
     /* Appends the unit's lines: its rows, or its error's. */
     bool (*write)(struct pipeline *pipeline, struct unit *unit, struct buf *lines, struct err *err);
     void (*end)(struct unit *unit); /* frees unit->own */
@@ -151,8 +162,8 @@ struct pipeline_verb {
 struct pipeline {
     const struct pipeline_verb *verb;
     struct pipeline_options *options;
-    void *own;             /* the verb's */
-    char *const *word;     /* documents as they were named */
+    void *own;         /* the verb's */
+    char *const *word; /* documents as they were named */
     int word_count;
 
     /* From the model's files; NULL and 0 with --broker and without --model. */
@@ -168,8 +179,9 @@ struct pipeline {
     struct span header; /* of the output */
     json_t *asked;      /* all that decides which jobs there are */
     json_t *shaped;     /* what else decides how the output looks */
-    const char *notes;  /* with --keep: the file in the state directory that pipeline_note writes to; or NULL */
-    bool dry;           /* --dry-run: there need be no output */
+    const char
+        *notes; /* with --keep: the file in the state directory that pipeline_note writes to; or NULL */
+    bool dry;   /* --dry-run: there need be no output */
 
     struct pipeline_work *work; /* pipeline.c's */
 };
@@ -182,18 +194,18 @@ void pipeline_asked(struct pipeline *pipeline, const char *key, json_t *value);
 void pipeline_shaped(struct pipeline *pipeline, const char *key, json_t *value);
 void pipeline_fini(struct pipeline *pipeline);
 
-/* Sets limits: chunks as large as context, instruction and max_tokens leave, or as was asked.  least: tokens of a
- * document that must have room.  The error says what leaves no room. */
+/* Sets limits: chunks as large as context, instruction and max_tokens leave, or as was asked.  least: tokens
+ * of a document that must have room.  The error says what leaves no room. */
 bool pipeline_set_limits(struct pipeline *pipeline, uint32_t overlap_default, struct err *err);
 
 /* Tokens of a prompt: the template, the instruction, a blank line, the text. */
-bool pipeline_count(const struct pipeline *pipeline, struct span instruction, struct span text, uint32_t *tokens,
-                    struct err *err);
+bool pipeline_count(const struct pipeline *pipeline, struct span instruction, struct span text,
+                    uint32_t *tokens, struct err *err);
 
-/* Asks for a further job of a unit.  A text that cannot be asked (too long for the context or the broker) is the
- * unit's failure.  what: stands in custom_id after the document's name, "#3". */
-bool pipeline_ask(struct pipeline *pipeline, struct unit *unit, uint32_t level, uint32_t number, const char *what,
-                  struct span instruction, struct span text, struct err *err);
+/* Asks for a further job of a unit.  A text that cannot be asked (too long for the context or the broker) is
+ * the unit's failure.  what: stands in custom_id after the document's name, "#3". */
+bool pipeline_ask(struct pipeline *pipeline, struct unit *unit, uint32_t level, uint32_t number,
+                  const char *what, struct span instruction, struct span text, struct err *err);
 
 /* A note for --keep (a line of JSON; takes it). */
 bool pipeline_note(struct pipeline *pipeline, json_t *note, struct err *err);
@@ -210,18 +222,19 @@ json_t *pipeline_provenance(const struct pipeline *pipeline, const struct unit *
 /* Everything from the state's lock to the last line on stderr; returns the exit status. */
 int pipeline_run(struct pipeline *pipeline);
 
-/* Counts documents, tokens, pieces, what cannot be read and what is there twice; measures on the first few; one JSON
- * object on stdout. */
+/* Counts documents, tokens, pieces, what cannot be read and what is there twice; measures on the first few;
+ * one JSON object on stdout. */
 int pipeline_dry_run(struct pipeline *pipeline);
 
-/* ---- pipeline_work's, between pipeline.c and pipeline_hall.c ------------------------------------------ */
+/* ---- pipeline_work's, between pipeline.c and pipeline_hall.c -------------------------------------- */
 
 /* A digest of all documents in order, with their names; of one that cannot be read, only that. */
 struct pipeline_inputs {
     crypto_generichash_state hash;
 };
 void pipeline_inputs_start(struct pipeline_inputs *inputs);
-void pipeline_inputs_add(struct pipeline_inputs *inputs, const char *name, const uint8_t digest[DOCUMENT_DIGEST_SIZE]); /* NULL: unreadable */
+void pipeline_inputs_add(struct pipeline_inputs *inputs, const char *name,
+                         const uint8_t digest[DOCUMENT_DIGEST_SIZE]); /* NULL: unreadable */
 void pipeline_inputs_end(struct pipeline_inputs *inputs, char hex[65]);
 
 struct pipeline_tally {
@@ -249,7 +262,8 @@ bool pipeline_loop(struct pipeline *pipeline, const struct pipeline_loop *loop, 
                    struct err *err);
 
 /* Reads a document to its end: its digest and size. */
-bool pipeline_digest(struct documents *documents, size_t index, uint8_t digest[DOCUMENT_DIGEST_SIZE], uint64_t *bytes,
-                     bool (*meanwhile)(void *arg, struct err *err), void *arg, struct err *err);
+bool pipeline_digest(struct documents *documents, size_t index, uint8_t digest[DOCUMENT_DIGEST_SIZE],
+                     uint64_t *bytes, bool (*meanwhile)(void *arg, struct err *err), void *arg,
+                     struct err *err);
 
 #endif

@@ -23,7 +23,7 @@ enum { ASKED_BYTES_MAX = 8 << 20, MEASURED_MAX = 8 };
 const char *const pipeline_weights[] = { "auto", "f32", "bf16", "q8", "q4", NULL };
 const char *const pipeline_chat_templates[] = { "auto", "v2", "v2.5", "v3", "v3-0324", NULL };
 
-/* ---- before anything runs --------------------------------------------------------------------------------- */
+/* ---- before anything runs ------------------------------------------------------------------------- */
 
 void pipeline_defaults(struct pipeline_options *o)
 {
@@ -57,7 +57,10 @@ static bool check_options(struct pipeline *pipeline, int argc, char **argv, stru
     const struct pipeline_options *o = pipeline->options;
     const struct {
         const char *name, *text;
-    } texts[] = { { "--instruction", o->instruction }, { "--template", o->template } };
+    } texts[] = { { "--instruction", o->instruction },
+                  { "--template", o->template },
+                  { "--broker", o->broker },
+                  { "--queue", o->queue } };
     char *end;
 
     if (argc < 2)
@@ -65,15 +68,17 @@ static bool check_options(struct pipeline *pipeline, int argc, char **argv, stru
     if (!*o->output && !pipeline->dry)
         return err_set(err, ERR_INPUT, "no output: expected -o FILE, or -o - with --state DIR");
     if (o->weights >= 3)
-        return err_set(err, ERR_INPUT, "--weights %s: quantised weights are not built yet; expected f32 or bf16",
+        return err_set(err, ERR_INPUT,
+                       "--weights %s: quantised weights are not built yet; expected f32 or bf16",
                        pipeline_weights[o->weights]);
     if (!*o->broker && !*o->model)
         return err_set(err, ERR_INPUT,
                        "no model: expected --model DIR (or --broker ENDPOINT of a hall that has one)");
     if (*o->broker && (o->workers > 1 || o->threads || o->weights || o->sequences))
-        return err_set(err, ERR_INPUT,
-                       "--workers, --threads, --weights and --sequences belong to a private hall; with --broker the "
-                       "workers have their own");
+        return err_set(
+            err, ERR_INPUT,
+            "--workers, --threads, --weights and --sequences belong to a private hall; with --broker the "
+            "workers have their own");
     if (!command_name_is_good(o->queue) || !*o->queue)
         return err_set(err, ERR_INPUT, "--queue takes a name without spaces or control characters");
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
@@ -133,7 +138,8 @@ void pipeline_fini(struct pipeline *pipeline)
     json_decref(pipeline->shaped);
 }
 
-/* ---- what was asked, and what there is already --------------------------------------------------------------- */
+/* ---- what was asked, and what there is already
+ * --------------------------------------------------------------- */
 
 struct around {
     struct pipeline *pipeline;
@@ -166,12 +172,14 @@ static void batch_name(const struct pipeline *pipeline, char name[RECORD_NAME_MA
 static bool save_asked(const struct around *around, struct err *err)
 {
     char path[RECORD_PATH_MAX], *text;
-    json_t *root = json_pack("{s:O,s:O}", "asked", around->pipeline->asked, "shaped", around->pipeline->shaped);
+    json_t *root =
+        json_pack("{s:O,s:O}", "asked", around->pipeline->asked, "shaped", around->pipeline->shaped);
     bool ok;
 
     text = root ? json_dumps(root, JSON_COMPACT) : NULL;
     ok = (text || err_set(err, ERR_IO, "no memory for what was asked")) &&
-         file_join(path, sizeof path, around->at.state, "asked.json", err) && file_replace(path, span_text(text), err);
+         file_join(path, sizeof path, around->at.state, "asked.json", err) &&
+         file_replace(path, span_text(text), err);
     free(text);
     json_decref(root);
     return ok;
@@ -183,7 +191,8 @@ static json_t *load_asked(const struct around *around)
     struct buf text = { 0 };
     json_t *root = NULL;
 
-    if (file_join(path, sizeof path, around->at.state, "asked.json", NULL) && file_read(path, ASKED_BYTES_MAX, &text, NULL))
+    if (file_join(path, sizeof path, around->at.state, "asked.json", NULL) &&
+        file_read(path, ASKED_BYTES_MAX, &text, NULL))
         root = json_loadb((const char *)text.data, text.size, 0, NULL);
     buf_fini(&text);
     return root;
@@ -193,7 +202,10 @@ static void text_of(const json_t *value, char *text, size_t size)
 {
     char *dumped = json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
 
-    snprintf(text, size, "%.60s", json_is_string(value) ? json_string_value(value) : dumped ? dumped : "nothing");
+    snprintf(text, size, "%.60s",
+             json_is_string(value) ? json_string_value(value)
+             : dumped              ? dumped
+                                   : "nothing");
     free(dumped);
 }
 
@@ -216,7 +228,8 @@ static void asked_differs(const json_t *was, const json_t *now, char *words, siz
         } else {
             text_of(old, before, sizeof before);
             text_of(value, after, sizeof after);
-            snprintf(words, size, "%s%s was `%s` and is now `%s`", strcmp(key, "verb") ? "--" : "the ", key, before, after);
+            snprintf(words, size, "%s%s was `%s` and is now `%s`", strcmp(key, "verb") ? "--" : "the ", key,
+                     before, after);
         }
         return;
     }
@@ -236,7 +249,8 @@ static bool identify(struct around *around, struct run_identity *now, struct err
     strcpy(now->on_bad_line, "error");
     batch_name(around->pipeline, now->batch_wanted);
     now->lines = documents_count(around->documents);
-    snprintf(now->model_mark, sizeof now->model_mark, "%s", json_string_value(json_object_get(around->pipeline->asked, "model")));
+    snprintf(now->model_mark, sizeof now->model_mark, "%s",
+             json_string_value(json_object_get(around->pipeline->asked, "model")));
     return !*o->model || *o->broker || file_absolute(o->model, now->model, sizeof now->model, err) ||
            err_wrap(err, "--model");
 }
@@ -294,8 +308,10 @@ static bool begin(struct around *around, const struct run_identity *now, bool ke
         record->edition = 1;
         randombytes_buf(random, sizeof random);
         sodium_bin2hex(record->nonce, sizeof record->nonce, random, sizeof random);
-        snprintf(record->batch, sizeof record->batch, "%.100s%s%s", now->batch_wanted, *o->broker && o->restart ? "-" : "",
-                 *o->broker && o->restart ? record->nonce : ""); /* in a shared hall the earlier jobs are still there */
+        snprintf(record->batch, sizeof record->batch, "%.100s%s%s", now->batch_wanted,
+                 *o->broker && o->restart ? "-" : "",
+                 *o->broker && o->restart ? record->nonce
+                                          : ""); /* in a shared hall the earlier jobs are still there */
     }
     record->submitted = true; /* the batch is known from its first job on */
     return save_asked(around, err) && record_save(record, around->at.state, err);
@@ -329,8 +345,10 @@ static enum means decide(struct around *around, struct err *err)
         return begin(around, &now, false, err) ? GO : REFUSED;
     if (!around->has_record) {
         if (exists && st.st_size > 0) {
-            err_set(err, ERR_CONFLICT, "%s exists and no earlier command wrote it; name another file, or --restart to write over it",
-                    o->output);
+            err_set(
+                err, ERR_CONFLICT,
+                "%s exists and no earlier command wrote it; name another file, or --restart to write over it",
+                o->output);
             return REFUSED;
         }
         return begin(around, &now, false, err) ? GO : REFUSED;
@@ -348,8 +366,9 @@ static enum means decide(struct around *around, struct err *err)
         goto out;
     }
     if (!record->finished && !same_batch && record->hall) {
-        err_set(err, ERR_CONFLICT, "an earlier command of %s is not finished, and %s; repeat that one, or --restart",
-                o->output, *words ? words : "it was another");
+        err_set(err, ERR_CONFLICT,
+                "an earlier command of %s is not finished, and %s; repeat that one, or --restart", o->output,
+                *words ? words : "it was another");
         goto out;
     }
     if (over && same_batch) {
@@ -368,7 +387,8 @@ static enum means decide(struct around *around, struct err *err)
             }
         }
     }
-    if (same_batch && store && !command_check_family(*o->broker ? "" : record->family, o->mixed, around->family, err))
+    if (same_batch && store &&
+        !command_check_family(*o->broker ? "" : record->family, o->mixed, around->family, err))
         goto out;
     if (*around->family)
         *record->family = '\0'; /* learned again */
@@ -383,7 +403,8 @@ out:
     return means;
 }
 
-/* ---- running ----------------------------------------------------------------------------------------------- */
+/* ---- running
+ * ----------------------------------------------------------------------------------------------- */
 
 static bool look(void *arg, struct err *err)
 {
@@ -419,7 +440,8 @@ static bool open_hall(struct around *around, struct err *err)
                           .sequences = (int)o->sequences,
                           .model = o->model,
                           .weights = pipeline_weights[o->weights],
-                          .chat_template = o->chat_template ? pipeline_chat_templates[o->chat_template] : NULL,
+                          .chat_template =
+                              o->chat_template ? pipeline_chat_templates[o->chat_template] : NULL,
                           .family = around->family },
     };
     struct hall_welcome welcome;
@@ -457,7 +479,8 @@ static bool close_output(struct around *around, FILE *file, bool ok, struct err 
 {
     struct stat st = { 0 };
 
-    if (ok && (fflush(file) != 0 || (around->is_file && (fstat(fileno(file), &st) != 0 || fsync(fileno(file)) != 0))))
+    if (ok && (fflush(file) != 0 ||
+               (around->is_file && (fstat(fileno(file), &st) != 0 || fsync(fileno(file)) != 0))))
         ok = err_errno(err, "write %s", around->loop.file_name);
     if (fclose(file) != 0 && ok)
         ok = err_errno(err, "write %s", around->loop.file_name);
@@ -547,8 +570,8 @@ static int say_over(const struct around *around, int64_t ms)
             " failed, in %.1f s; lines in %s; --retry-failed does those again",
             tally->documents, tally->documents - tally->failed, tally->failed, (double)ms / 1000, where);
     else
-        say("%" PRIu64 " documents: all done, with %" PRIu64 " jobs, in %.1f s; lines in %s", tally->documents, tally->jobs,
-            (double)ms / 1000, where);
+        say("%" PRIu64 " documents: all done, with %" PRIu64 " jobs, in %.1f s; lines in %s",
+            tally->documents, tally->jobs, (double)ms / 1000, where);
     return tally->failed ? 2 : 0;
 }
 
@@ -570,9 +593,10 @@ static bool check_words(const struct around *around, struct err *err)
             size_t n = strlen(real);
 
             if (strncmp(place[k], real, n) == 0 && (place[k][n] == '/' || (n && real[n - 1] == '/')))
-                return err_set(err, ERR_INPUT,
-                               "the %s lies in %s, whose files are all read as documents; name one outside of it",
-                               k ? "state" : "output", word);
+                return err_set(
+                    err, ERR_INPUT,
+                    "the %s lies in %s, whose files are all read as documents; name one outside of it",
+                    k ? "state" : "output", word);
         }
     }
     return true;
@@ -646,12 +670,14 @@ int pipeline_run(struct pipeline *pipeline)
         command_forget_state(around->at.state);
         break;
     case NOTHING_TO_DO:
-        say("nothing to do: %s is complete (%" PRIu64 " documents, all done)", around->at.output, around->record.done);
+        say("nothing to do: %s is complete (%" PRIu64 " documents, all done)", around->at.output,
+            around->record.done);
         state_clear(around->at.state, around->record.kept, &err);
         status = 0;
         break;
     case NOTHING_TO_DO_BUT_RETRY:
-        say("nothing to do: %s is complete, %" PRIu64 " documents done, %" PRIu64 " failed; --retry-failed does those again",
+        say("nothing to do: %s is complete, %" PRIu64 " documents done, %" PRIu64
+            " failed; --retry-failed does those again",
             around->at.output, around->record.done, around->record.failed);
         status = 2;
         break;
@@ -669,7 +695,8 @@ int pipeline_run(struct pipeline *pipeline)
     return status;
 }
 
-/* ---- before a long run ---------------------------------------------------------------------------------------- */
+/* ---- before a long run
+ * ---------------------------------------------------------------------------------------- */
 
 struct survey {
     uint64_t documents, unreadable, over_long, twice, pieces, bytes, tokens;
@@ -682,7 +709,8 @@ static int compare_digests(const void *a, const void *b)
     return memcmp(a, b, DOCUMENT_DIGEST_SIZE);
 }
 
-static bool survey_document(struct around *around, struct survey *survey, size_t index, bool *good, struct err *err)
+static bool survey_document(struct around *around, struct survey *survey, size_t index, bool *good,
+                            struct err *err)
 {
     struct pipeline *pipeline = around->pipeline;
     struct err why = { 0 };
@@ -724,7 +752,8 @@ static bool survey_document(struct around *around, struct survey *survey, size_t
 }
 
 /* The first few documents, for real, in a state directory that nobody keeps. */
-static bool measure(struct around *around, size_t count, double *seconds_a_token, double *generated_a_job, struct err *err)
+static bool measure(struct around *around, size_t count, double *seconds_a_token, double *generated_a_job,
+                    struct err *err)
 {
     struct pipeline *pipeline = around->pipeline;
     double tokens;
@@ -744,7 +773,8 @@ static bool measure(struct around *around, size_t count, double *seconds_a_token
     *seconds_a_token = tokens > 0 && around->tally.finished_ms > around->tally.leased_ms
                            ? (double)(around->tally.finished_ms - around->tally.leased_ms) / 1000 / tokens
                            : 0;
-    *generated_a_job = around->tally.jobs ? (double)around->tally.generated_tokens / (double)around->tally.jobs : 0;
+    *generated_a_job =
+        around->tally.jobs ? (double)around->tally.generated_tokens / (double)around->tally.jobs : 0;
     return ok;
 }
 
@@ -786,8 +816,10 @@ static bool survey_all(struct around *around, struct survey *survey, json_t *out
         json_object_set_new(out, "tokens", json_integer((json_int_t)survey->tokens)) ||
         json_object_set_new(out, "piece_tokens_max", json_integer(pipeline->limits.tokens)) ||
         json_object_set_new(out, "measured_documents", json_integer((json_int_t)around->tally.documents)) ||
-        json_object_set_new(out, "tokens_a_second", seconds > 0 ? json_integer((json_int_t)(1 / seconds)) : json_null()) ||
-        json_object_set_new(out, "seconds", seconds > 0 ? json_integer((json_int_t)(total * seconds + 1)) : json_null()))
+        json_object_set_new(out, "tokens_a_second",
+                            seconds > 0 ? json_integer((json_int_t)(1 / seconds)) : json_null()) ||
+        json_object_set_new(out, "seconds",
+                            seconds > 0 ? json_integer((json_int_t)(total * seconds + 1)) : json_null()))
         return err_set(err, ERR_IO, "no memory for the survey");
     return true;
 }
@@ -812,14 +844,16 @@ int pipeline_dry_run(struct pipeline *pipeline)
     around->lock.run_fd = around->lock.shared_fd = -1;
     strcpy(around->at.output, "-");
     say_init(o->quiet);
-    snprintf(around->at.state, sizeof around->at.state, "%.4000s/moothall-dry-XXXXXX", base && *base == '/' ? base : "/tmp");
+    snprintf(around->at.state, sizeof around->at.state, "%.4000s/moothall-dry-XXXXXX",
+             base && *base == '/' ? base : "/tmp");
     if (!pipeline->tokenizer) {
         err_set(&err, ERR_INPUT, "--dry-run counts tokens: expected --model DIR");
     } else if (!mkdtemp(around->at.state)) {
         err_errno(&err, "make a directory for --dry-run");
     } else {
         if (state_lock_take(&around->lock, around->at.state, name, &err) && open_documents(around, &err) &&
-            identify(around, &now, &err) && begin(around, &now, false, &err) && survey_all(around, &survey, out, &err)) {
+            identify(around, &now, &err) && begin(around, &now, false, &err) &&
+            survey_all(around, &survey, out, &err)) {
             json_dumpf(out, stdout, JSON_COMPACT);
             putchar('\n');
             status = fflush(stdout) == 0 ? 0 : 1;

@@ -49,7 +49,8 @@ static bool write_value(struct buf *out, const json_t *value)
             return false;
         json_object_keylen_foreach((json_t *)(uintptr_t)value, key, n, item)
         {
-            if ((!first && !buf_text(out, ",")) || !write_text(out, key, n) || !buf_text(out, ":") || !write_value(out, item))
+            if ((!first && !buf_text(out, ",")) || !write_text(out, key, n) || !buf_text(out, ":") ||
+                !write_value(out, item))
                 return false;
             first = false;
         }
@@ -90,7 +91,9 @@ bool row_pointer_add(struct buf *pointer, const char *key, size_t size)
     if (!buf_text(pointer, "/"))
         return false;
     for (size_t i = 0; i < size; i++)
-        if (!(key[i] == '~' ? buf_text(pointer, "~0") : key[i] == '/' ? buf_text(pointer, "~1") : buf_add(pointer, key + i, 1)))
+        if (!(key[i] == '~'   ? buf_text(pointer, "~0")
+              : key[i] == '/' ? buf_text(pointer, "~1")
+                              : buf_add(pointer, key + i, 1)))
             return false;
     return true;
 }

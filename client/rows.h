@@ -8,8 +8,8 @@
 #include "base/err.h"
 #include "base/span.h"
 
-/* Appends it compactly, keys in their order, a real number in the fewest digits that give it back, and nothing in it
- * that a reader could take for the end of a line.  False only without memory. */
+/* Appends it compactly, keys in their order, a real number in the fewest digits that give it back, and
+ * nothing in it that a reader could take for the end of a line.  False only without memory. */
 bool row_write(struct buf *out, const json_t *value);
 
 /* A number as row_write spells it. */

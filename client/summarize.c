@@ -1,13 +1,13 @@
 /* summarize - documents in, a summary of each out, however long they are.
  *
- * Every chunk of a document has a summary of its own (level 0).  Where there is more than one, summaries are put together in groups,
- * as many as fit the context, and each group is summarized (level 1), and so on until one is left.  A document of one chunk
- * has no reduce at all.
+ * Every chunk of a document has a summary of its own (level 0).  Where there is more than one, summaries are
+ * put together in groups, as many as fit the context, and each group is summarized (level 1), and so on until
+ * one is left.  A document of one chunk has no reduce at all.
  *
- * It ends: a summary is cut to a *share*, of which two always fit a prompt, so every group that was closed because the next summary
- * did not fit has at least two, and a level has at most half as many summaries as the one below, rounded up.  A single
- * one that is left over goes up as it is.  Groups are made as summaries come, so what is held is one group a level, whatever
- * the number of chunks. */
+ * It ends: a summary is cut to a *share*, of which two always fit a prompt, so every group that was closed
+ * because the next summary did not fit has at least two, and a level has at most half as many summaries as
+ * the one below, rounded up.  A single one that is left over goes up as it is.  Groups are made as summaries
+ * come, so what is held is one group a level, whatever the number of chunks. */
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -19,7 +19,8 @@
 #include "client/say.h"
 
 enum {
-    JOINT_TOKENS = 4, /* that a summary may take in a group beyond its own: the blank line, and what the borders change */
+    JOINT_TOKENS = 4, /* that a summary may take in a group beyond its own: the blank line, and what the
+                         borders change */
     SHARE_MIN = 16,
     TOKENS_A_SENTENCE = 48,
     TOKENS_A_PARAGRAPH = 160,
@@ -37,7 +38,8 @@ struct options {
 static const struct field fields[] = {
     { "length", OPTION_TEXT(struct options, length),
       "N-sentences, N-words, N-paragraphs, short, medium (default), long" },
-    { "language", OPTION_TEXT(struct options, language), "that the summary is written in (default: the model's choice)" },
+    { "language", OPTION_TEXT(struct options, language),
+      "that the summary is written in (default: the model's choice)" },
     PIPELINE_FIELDS_IN(struct options),
     { "dry_run", OPTION_FLAG(struct options, dry_run),
       "count documents, tokens and pieces, measure on the first few, write nothing" },
@@ -53,7 +55,8 @@ struct summarize {
     uint32_t share;
 };
 
-/* ---- what is asked ------------------------------------------------------------------------------------------ */
+/* ---- what is asked
+ * ------------------------------------------------------------------------------------------ */
 
 /* "5-sentences" -> "in at most 5 sentences", and a budget. */
 static bool read_length(const char *length, char *words, size_t size, int32_t *tokens, struct err *err)
@@ -82,7 +85,8 @@ static bool read_length(const char *length, char *words, size_t size, int32_t *t
                 return true;
             }
     return err_set(err, ERR_INPUT,
-                   "--length %.40s: expected a number of 1..%d and a unit, as 5-sentences, 100-words or 2-paragraphs; or short, "
+                   "--length %.40s: expected a number of 1..%d and a unit, as 5-sentences, 100-words or "
+                   "2-paragraphs; or short, "
                    "medium, long",
                    length, LENGTH_MAX);
 }
@@ -108,8 +112,9 @@ static bool make_instructions(struct summarize *summarize, struct err *err)
     } else {
         ok = buf_format(&summarize->instruction, "Summarize this text %s.%s", length, language) &&
              buf_format(&summarize->reduce,
-                        "These are summaries of the parts of one text, in their order. Summarize the whole text %s.%s", length,
-                        language);
+                        "These are summaries of the parts of one text, in their order. Summarize the whole "
+                        "text %s.%s",
+                        length, language);
     }
     if (!ok || !buf_add(&summarize->instruction, "", 1) || !buf_add(&summarize->reduce, "", 1))
         return err_set(err, ERR_IO, "no memory for the instruction");
@@ -129,8 +134,9 @@ static bool set_share(struct summarize *summarize, struct err *err)
     uint32_t words;
     int64_t room;
 
-    pipeline->max_tokens =
-        summarize->options.common.max_tokens ? (int32_t)summarize->options.common.max_tokens : summarize->usual_tokens;
+    pipeline->max_tokens = summarize->options.common.max_tokens
+                               ? (int32_t)summarize->options.common.max_tokens
+                               : summarize->usual_tokens;
     if (!pipeline->tokenizer)
         return true;
     if (!summarize->options.common.max_tokens && pipeline->max_tokens > pipeline->context / 4)
@@ -148,7 +154,8 @@ static bool set_share(struct summarize *summarize, struct err *err)
     return true;
 }
 
-/* ---- a document's levels ------------------------------------------------------------------------------------ */
+/* ---- a document's levels
+ * ------------------------------------------------------------------------------------ */
 
 struct item {
     struct item *next;
@@ -164,8 +171,8 @@ struct level {
     struct buf group;               /* the open group, joined */
     uint32_t items, tokens;         /* of it */
     uint32_t asked, answered;
-    bool closed;                    /* no more come, and the last group was asked for */
-    struct item *left;              /* a single one: it goes up as it is, after the groups' */
+    bool closed;       /* no more come, and the last group was asked for */
+    struct item *left; /* a single one: it goes up as it is, after the groups' */
 };
 
 struct summary {
@@ -242,18 +249,20 @@ static struct span trim(struct span text)
     return text;
 }
 
-static bool note(struct pipeline *pipeline, const struct unit *unit, uint32_t level, uint32_t number, struct span text, struct err *err)
+static bool note(struct pipeline *pipeline, const struct unit *unit, uint32_t level, uint32_t number,
+                 struct span text, struct err *err)
 {
     if (!pipeline->notes || (level == 0 && unit->chunked && unit->chunks == 1))
         return true;
     return pipeline_note(pipeline,
-                         json_pack("{s:s,s:I,s:I,s:s%}", "source", pipeline_source(pipeline, unit), "level", (json_int_t)level,
-                                   "number", (json_int_t)number, "summary", text.size ? (const char *)text.data : "", text.size),
+                         json_pack("{s:s,s:I,s:I,s:s%}", "source", pipeline_source(pipeline, unit), "level",
+                                   (json_int_t)level, "number", (json_int_t)number, "summary",
+                                   text.size ? (const char *)text.data : "", text.size),
                          err);
 }
 
-static bool answer(struct pipeline *pipeline, struct unit *unit, uint32_t level, uint32_t number, struct span text,
-                   struct err *err)
+static bool answer(struct pipeline *pipeline, struct unit *unit, uint32_t level, uint32_t number,
+                   struct span text, struct err *err)
 {
     struct summary *own = unit->own;
     struct level *above = &own->level[level + 1];
@@ -284,11 +293,13 @@ static bool ask_group(struct pipeline *pipeline, struct unit *unit, uint32_t k, 
     char what[40];
     bool ok;
 
-    /* The sum of the items' tokens and joints is more than the whole has, but for texts that nobody has met; those are cut. */
+    /* The sum of the items' tokens and joints is more than the whole has, but for texts that nobody has met;
+     * those are cut. */
     ok = pipeline_count(pipeline, reduce_words(summarize), text, &tokens, err);
     while (ok && (int64_t)tokens + pipeline->max_tokens > pipeline->context) {
         room -= room / 8;
-        ok = cut(pipeline, &text, room, err) && pipeline_count(pipeline, reduce_words(summarize), text, &tokens, err);
+        ok = cut(pipeline, &text, room, err) &&
+             pipeline_count(pipeline, reduce_words(summarize), text, &tokens, err);
     }
     snprintf(what, sizeof what, "#%" PRIu32 ".%" PRIu32, k, level->asked);
     ok = ok && pipeline_ask(pipeline, unit, k, level->asked, what, reduce_words(summarize), text, err);
@@ -306,12 +317,14 @@ static bool join(struct pipeline *pipeline, struct level *level, const struct it
 
     if (item->tokens > summarize->share && !cut(pipeline, &text, summarize->share, err))
         return false;
-    return ((!level->group.size || buf_text(&level->group, "\n\n")) && buf_add(&level->group, text.data, text.size)) ||
+    return ((!level->group.size || buf_text(&level->group, "\n\n")) &&
+            buf_add(&level->group, text.data, text.size)) ||
            err_set(err, ERR_IO, "no memory for a group of summaries");
 }
 
 /* Takes item. */
-static bool add_item(struct pipeline *pipeline, struct unit *unit, uint32_t k, struct item *item, struct err *err)
+static bool add_item(struct pipeline *pipeline, struct unit *unit, uint32_t k, struct item *item,
+                     struct err *err)
 {
     struct summarize *summarize = pipeline->own;
     struct level *level = &((struct summary *)unit->own)->level[k];
@@ -381,12 +394,15 @@ static bool advance(struct pipeline *pipeline, struct unit *unit, bool *done, st
     return true;
 }
 
-/* ---- lines --------------------------------------------------------------------------------------------------------- */
+/* ---- lines
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static bool write_unit(struct pipeline *pipeline, struct unit *unit, struct buf *lines, struct err *err)
 {
     const struct summary *own = unit->own;
-    json_t *line = json_pack("{s:s}", "source", pipeline_source(pipeline, unit)), *moothall = pipeline_provenance(pipeline, unit);
+    json_t *line = json_pack("{s:s}", "source", pipeline_source(pipeline, unit)),
+           *moothall = pipeline_provenance(pipeline, unit);
     bool ok = line && moothall;
 
     if (ok && unit->error)
@@ -410,7 +426,8 @@ static const struct pipeline_verb pipeline_verb = {
     .end = end,
 };
 
-/* ---- the verb ----------------------------------------------------------------------------------------------------- */
+/* ---- the verb
+ * ----------------------------------------------------------------------------------------------------- */
 
 static bool prepare(struct summarize *summarize, int argc, char **argv, struct err *err)
 {
@@ -419,11 +436,12 @@ static bool prepare(struct summarize *summarize, int argc, char **argv, struct e
 
     pipeline->dry = o->dry_run;
     pipeline->notes = o->common.keep ? "summaries.jsonl" : NULL;
-    if (!make_instructions(summarize, err) || !pipeline_prepare(pipeline, argc, argv, err) || !set_share(summarize, err) ||
-        !pipeline_set_limits(pipeline, 0, err))
+    if (!make_instructions(summarize, err) || !pipeline_prepare(pipeline, argc, argv, err) ||
+        !set_share(summarize, err) || !pipeline_set_limits(pipeline, 0, err))
         return false;
     pipeline_asked(pipeline, "instruction", json_string(pipeline->instruction));
-    pipeline_asked(pipeline, "reduce", json_stringn((const char *)summarize->reduce.data, summarize->reduce.size - 1));
+    pipeline_asked(pipeline, "reduce",
+                   json_stringn((const char *)summarize->reduce.data, summarize->reduce.size - 1));
     pipeline_asked(pipeline, "max-tokens", json_integer(pipeline->max_tokens));
     pipeline_asked(pipeline, "chunk-tokens", json_integer(pipeline->limits.tokens));
     pipeline_asked(pipeline, "overlap-tokens", json_integer(pipeline->limits.overlap));
@@ -446,7 +464,8 @@ static int summarize_verb(const struct verb *verb, int argc, char **argv)
     if (!verb_flags(verb, &argc, argv, &summarize->options, &err) || !prepare(summarize, argc, argv, &err))
         status = say_failed("summarize", &err);
     else
-        status = summarize->options.dry_run ? pipeline_dry_run(&summarize->pipeline) : pipeline_run(&summarize->pipeline);
+        status = summarize->options.dry_run ? pipeline_dry_run(&summarize->pipeline)
+                                            : pipeline_run(&summarize->pipeline);
     pipeline_fini(&summarize->pipeline);
     buf_fini(&summarize->instruction);
     buf_fini(&summarize->reduce);
@@ -458,12 +477,16 @@ const struct verb verb_summarize = {
     .name = "summarize",
     .what = "documents in, a summary of each out, however long they are",
     .words = "--model DIR DOCUMENTS... -o SUMMARIES.jsonl [--length 5-sentences] [flags]",
-    .more = "DOCUMENTS are text files, directories, globs in quotes, - for standard input; with --template, tables.\n"
-            "A line is {\"source\", \"summary\", \"moothall\"}; a document that failed has \"error\" instead of its summary.\n"
-            "Long documents are summarized piece by piece, and the pieces' summaries together, as often as it takes;\n"
+    .more = "DOCUMENTS are text files, directories, globs in quotes, - for standard input; with --template, "
+            "tables.\n"
+            "A line is {\"source\", \"summary\", \"moothall\"}; a document that failed has \"error\" instead "
+            "of its summary.\n"
+            "Long documents are summarized piece by piece, and the pieces' summaries together, as often as "
+            "it takes;\n"
             "--keep leaves the pieces' in OUTPUT.moothall/summaries.jsonl.\n"
             "The same command again continues where the last one was stopped, or says that all is done.",
-    .example = "moothall summarize --model deploy/demo/model --instruction 'Summarize this package description in one line.' \\\n"
+    .example = "moothall summarize --model deploy/demo/model --instruction 'Summarize this package "
+               "description in one line.' \\\n"
                "        'deploy/demo/documents/description-*.txt' -o summaries.jsonl",
     .fields = fields,
     .field_count = OPTION_COUNT(fields),

@@ -126,6 +126,31 @@ def schemas_are_judged_before_anything_runs():
     place.close()
 
 
+def references_keep_their_meaning_in_many_rows():
+    """The schema becomes the items of an array: "#" is then another place, and a property may have a keyword's name."""
+    place = Place("ext-refs")
+    names = write_documents(place, demo("entry", 4))
+    place.write("s.json", json.dumps({
+        "type": "object", "required": ["name", "enum"],
+        "properties": {"name": {"$ref": "#/$defs/short"}, "next": {"$ref": "#"}, "enum": {"$ref": "#/properties/name"}},
+        "$defs": {"short": {"type": "string", "minLength": 1, "maxLength": 5}}}))
+
+    def judge(row):
+        check(set(row) <= {"name", "next", "enum"} and 1 <= len(row["name"]) <= 5 and 1 <= len(row["enum"]) <= 5, row)
+        if "next" in row:
+            judge(row["next"])
+
+    for flags in ([], ["--many"]):
+        done = extract(place, "docs", "--temperature", "1.5", "--max-tokens", "90", "--restart", *flags, schema="s.json")
+        check(done.code == 0, done)
+        lines = place.results()
+        check({line["source"] for line in lines} <= set(names) and lines, lines)
+        for line in lines:
+            judge(line["row"])
+            stands_there(place, line)
+    place.close()
+
+
 def what_cannot_be_done_is_said_before_anything_runs():
     place = Place("ext-refused")
     write_documents(place, demo("entry", 1))
@@ -219,6 +244,7 @@ main({case.__name__: case for case in (
     every_document_has_its_row_in_order,
     pieces_become_one_row_or_many,
     schemas_are_judged_before_anything_runs,
+    references_keep_their_meaning_in_many_rows,
     what_cannot_be_done_is_said_before_anything_runs,
     what_is_no_text_fails_alone,
     a_document_that_changes_meanwhile_is_no_mixture,

@@ -39,9 +39,10 @@ static void test_pointers_are_escaped(void **state)
     struct buf pointer = { 0 };
 
     (void)state;
-    CHECK(row_pointer_add(&pointer, "a/b", 3) && row_pointer_add(&pointer, "m~n", 3) && row_pointer_add(&pointer, "", 0) &&
-          row_pointer_add(&pointer, "0", 1));
-    CHECK(pointer.size == strlen("/a~1b/m~0n//0") && memcmp(pointer.data, "/a~1b/m~0n//0", pointer.size) == 0);
+    CHECK(row_pointer_add(&pointer, "a/b", 3) && row_pointer_add(&pointer, "m~n", 3) &&
+          row_pointer_add(&pointer, "", 0) && row_pointer_add(&pointer, "0", 1));
+    CHECK(pointer.size == strlen("/a~1b/m~0n//0") &&
+          memcmp(pointer.data, "/a~1b/m~0n//0", pointer.size) == 0);
     buf_fini(&pointer);
 }
 
