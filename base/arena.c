@@ -27,7 +27,7 @@ void arena_fini(struct arena *arena)
         free(block);
         block = next;
     }
-    *arena = (struct arena){ .bytes_max = arena->bytes_max };
+    *arena = (struct arena){ .bytes_max = arena->bytes_max, .block_first = arena->block_first };
 }
 
 void arena_reset(struct arena *arena)
@@ -60,7 +60,8 @@ void *arena_take(struct arena *arena, size_t size)
     if (__builtin_add_overflow(arena->used, rounded, &used) || (arena->bytes_max && used > arena->bytes_max))
         return NULL;
     if (!block || block->size - block->used < rounded) {
-        size_t room = rounded > BLOCK_BYTES ? rounded : BLOCK_BYTES;
+        size_t least = !block && arena->block_first ? arena->block_first : BLOCK_BYTES;
+        size_t room = rounded > least ? rounded : least;
 
         if (room > SIZE_MAX - sizeof *block - ALIGN)
             return NULL;

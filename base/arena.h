@@ -15,6 +15,7 @@ struct arena {
     struct arena_block *first, *last;
     size_t used;      /* bytes handed out since the last reset */
     size_t bytes_max; /* 0: no bound beyond memory */
+    size_t block_first; /* 0: as all others (64 KiB); less where there are many arenas that hold little */
 };
 
 void arena_init(struct arena *arena, size_t bytes_max);

@@ -22,6 +22,7 @@ enum {
     FRAME_REPEATED_MAX = 4096,
     FRAME_UNKNOWN_MAX = 16,
     FRAME_UNPACKED_MAX = 8 * 1024 * 1024,
+    FRAME_FIRST_BLOCK = 4 * 1024, /* of a message's arena: a broker has many messages under way, and most are small */
 };
 
 /* NULL when the bytes are well formed for this message type, else what is wrong with them. */

@@ -60,6 +60,7 @@ void link_message_init(struct link_message *message)
 {
     memset(message, 0, sizeof *message);
     arena_init(&message->arena, FRAME_UNPACKED_MAX);
+    message->arena.block_first = FRAME_FIRST_BLOCK;
     message->frame = malloc(sizeof(zmq_msg_t));
     if (!message->frame)
         abort();
