@@ -29,6 +29,8 @@ enum {
     RECEIVE_MAX = 512, /* messages taken in before answers are looked at again */
     TURN_EVENTS_MAX = 2048,
     TURN_PAYLOAD_MAX = 8 * 1024 * 1024,
+    TURN_WEIGHT_MAX = 2048, /* jobs of one transaction: each takes some kilobytes of memory until it is kept */
+    RESULT_WEIGHT = 3,
     TICK_MS = 50,
     PAUSE_MS = 500, /* ten ticks missed: this process did not run */
     SILENCE_BEATS = 5,
@@ -143,6 +145,21 @@ static void put_always(struct queue *queue, void *item)
         usleep(STORE_PAUSE_US);
 }
 
+/* What an event adds to the transaction. */
+static size_t weight_of(const struct event *event)
+{
+    if (!event->envelope)
+        return 1;
+    switch (event->envelope->body_case) {
+    case MOOTHALL__ENVELOPE__BODY_SUBMIT:
+        return event->envelope->submit->n_job;
+    case MOOTHALL__ENVELOPE__BODY_RESULT:
+        return RESULT_WEIGHT;
+    default:
+        return 1;
+    }
+}
+
 /* One turn.  True when the thread should end. */
 static bool turn(struct hall *hall, bool *again)
 {
@@ -152,15 +169,17 @@ static bool turn(struct hall *hall, bool *again)
     enum store_outcome outcome;
     struct err err = { 0 };
     bool stop = false;
-    size_t bytes = 0;
+    size_t bytes = 0, weight = 0;
     int n = 0;
 
     effects_init(effects);
     hall->store->begin(hall->store);
-    while (n < TURN_EVENTS_MAX && bytes < TURN_PAYLOAD_MAX && !stop && (taken[n] = queue_take(hall->inbox))) {
+    while (n < TURN_EVENTS_MAX && bytes < TURN_PAYLOAD_MAX && weight < TURN_WEIGHT_MAX && !stop &&
+           (taken[n] = queue_take(hall->inbox))) {
         struct inbound *in = taken[n++];
 
         bytes += in->bytes;
+        weight += in->stop ? 0 : weight_of(&in->event);
         stop = in->stop;
         now = in->event.at;
         if (!stop)

@@ -13,7 +13,7 @@
 #include "base/manual.h"
 #include "broker/hall.h"
 
-enum { KEPT_BYTES = 64 * 1024 * 1024 };
+enum { KEPT_BYTES = 16 * 1024 * 1024, LARGE_BYTES = 4 * 1024 * 1024 };
 
 static struct manual manual(void)
 {
@@ -64,7 +64,7 @@ int main(int argc, char **argv)
     /* Every transaction takes and frees a few megabytes; giving them back to the system each time costs more
      * than keeping them (7 % of the time of a busy broker). */
     mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
-    mallopt(M_MMAP_THRESHOLD, KEPT_BYTES / 16);
+    mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
 
     /* Before the first thread, so that all of them leave the signals to the descriptor. */
     sigemptyset(&signals);
