@@ -23,7 +23,7 @@ enum {
     HALL_GROUP_JOBS_MAX = 256,
     HALL_GROUP_BYTES_MAX = 1 << 20,       /* of bodies in a group, unless one body alone is larger */
     HALL_GROUP_ENVELOPE_MAX = 48 * 1024,  /* of what stands in the envelope about them */
-    HALL_UNANSWERED_BYTES_MAX = 256 << 10, /* of groups under way, whatever the broker's window (one group may be larger):
+    HALL_UNANSWERED_BYTES_MAX = 512 << 10, /* of groups under way, whatever the broker's window (one group may be larger):
                                               so much a client, and a few times as much a broker, holds for it */
     HALL_SIDE_FDS_MAX = 8,
 };
