@@ -170,6 +170,7 @@ def what_is_too_late_expires():
 
 
 def the_urgent_goes_first():
+    """And the rest gets its share meanwhile."""
     hall = hall_of("urgent", workers=0)
     for priority in ("low", "normal", "high"):
         check(submit(hall, priority, [ask(f"{priority}{i}") for i in range(150)], "--priority", priority).code == 0, priority)
@@ -181,6 +182,8 @@ def the_urgent_goes_first():
     order = [json.loads(line)["custom_id"] for line in hall.call("fetch", *hall.at, "--queue", "default").out.splitlines()]
     mean = {p: sum(i for i, name in enumerate(order) if name.startswith(p)) / 150 for p in ("low", "normal", "high")}
     check(len(order) == 450 and mean["high"] < mean["normal"] < mean["low"], mean)
+    low = [i for i, name in enumerate(order) if name.startswith("low")]
+    check(low[0] < max(i for i, name in enumerate(order) if name.startswith("high")), f"the first of low was served only after {low[0]} others")
     hall.close()
 
 
