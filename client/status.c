@@ -390,7 +390,8 @@ static bool look_again(struct connection *connection, void *arg, struct err *err
         while (clock_now_ms() < until_ms) {
             int64_t left_ms = until_ms - clock_now_ms();
 
-            if (!stop_check(err) || !hall_turn(connection->hall, err))
+            if (!stop_check(err) || !hall_turn(connection->hall, err) ||
+                (connection->private_hall && !private_hall_turn(connection->private_hall, err)))
                 return false;
             nanosleep(&(struct timespec){ .tv_nsec = (left_ms < 50 ? left_ms : 50) * 1000 * 1000 }, NULL);
         }
