@@ -88,7 +88,8 @@ static bool write_json(struct buf *out, const json_t *v, size_t flags)
 {
     struct sink sink = { .out = out };
 
-    return json_dump_callback(v, write_bytes, &sink, JSON_COMPACT | JSON_ENCODE_ANY | flags) == 0 && !sink.full;
+    return json_dump_callback(v, write_bytes, &sink, JSON_COMPACT | JSON_ENCODE_ANY | flags) == 0 &&
+           !sink.full;
 }
 
 static const char *found(const json_t *v)
@@ -314,8 +315,7 @@ static bool read_max_tokens(struct reading *r, const char *name, const json_t *v
 
     if (r->request->tokens_field)
         return request_fault_set(r->fault, 400, "invalid_value", name,
-                                 "`%s` and `%s` mean the same; expected one", r->request->tokens_field,
-                                 name);
+                                 "`%s` and `%s` mean the same; expected one", r->request->tokens_field, name);
     r->request->tokens_field = name;
     /* 0 is judged when it is known whether the prompt is echoed. */
     if (json_is_integer(v) && json_integer_value(v) == 0) {
@@ -456,8 +456,8 @@ static bool read_logit_bias(struct reading *r, const char *name, const json_t *v
     if (!json_is_object(v))
         return wrong_type(r->fault, name, "an object of token ids and numbers", v);
     if (count > REQUEST_BIAS_MAX)
-        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected at most %d ids, found %zu",
-                                 name, REQUEST_BIAS_MAX, count);
+        return request_fault_set(r->fault, 400, "invalid_value", name,
+                                 "`%s`: expected at most %d ids, found %zu", name, REQUEST_BIAS_MAX, count);
     q->bias = arena_take(r->arena, (count + 1) * sizeof *q->bias);
     if (!q->bias)
         return no_room(r->fault);
@@ -487,8 +487,9 @@ static bool read_stop_token_ids(struct reading *r, const char *name, const json_
     if (!json_is_array(v))
         return wrong_type(r->fault, name, "a list of token ids", v);
     if (count > REQUEST_STOP_IDS_MAX)
-        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected at most %d ids, found %zu",
-                                 name, REQUEST_STOP_IDS_MAX, count);
+        return request_fault_set(r->fault, 400, "invalid_value", name,
+                                 "`%s`: expected at most %d ids, found %zu", name, REQUEST_STOP_IDS_MAX,
+                                 count);
     q->stop_id = arena_take(r->arena, (count + 1) * sizeof *q->stop_id);
     if (!q->stop_id)
         return no_room(r->fault);
@@ -509,7 +510,8 @@ static bool read_ignore_eos(struct reading *r, const char *name, const json_t *v
 }
 
 /* Refuses the first key that is not in the list; one whose value is null counts as absent. */
-static bool only_keys(struct reading *r, const char *name, const json_t *v, const char *const *known, int count)
+static bool only_keys(struct reading *r, const char *name, const json_t *v, const char *const *known,
+                      int count)
 {
     char param[128];
     const char *key;
@@ -548,15 +550,16 @@ static bool read_repetition_detection(struct reading *r, const char *name, const
 
     if (!json_is_object(v))
         return wrong_type(r->fault, name, "an object with \"max_pattern_size\" and \"min_count\"", v);
-    if (!only_keys(r, name, v, known, 3) ||
-        (max && !read_integer(r, "repetition_detection.max_pattern_size", max, 0, REQUEST_PATTERN_MAX, &high)))
+    if (!only_keys(r, name, v, known, 3) || (max && !read_integer(r, "repetition_detection.max_pattern_size",
+                                                                  max, 0, REQUEST_PATTERN_MAX, &high)))
         return false;
     if (high == 0) /* off, whatever else there is, so that a template can switch it off by one field */
         return true;
     if (min && !read_integer(r, "repetition_detection.min_pattern_size", min, 0, high, &low))
         return false;
     if (!count)
-        return request_fault_set(r->fault, 400, "missing_required_parameter", "repetition_detection.min_count",
+        return request_fault_set(r->fault, 400, "missing_required_parameter",
+                                 "repetition_detection.min_count",
                                  "`repetition_detection.min_count` is missing");
     if (!read_integer(r, "repetition_detection.min_count", count, 2, REQUEST_PATTERN_MAX, &times))
         return false;
@@ -662,8 +665,9 @@ static bool keep_choice(struct reading *r, const char *name, const json_t *v)
     if (!json_is_array(v))
         return wrong_type(r->fault, name, "a list of texts", v);
     if (json_array_size(v) == 0 || json_array_size(v) > REQUEST_FORM_TEXTS_MAX)
-        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected 1..%d texts, found %zu",
-                                 name, REQUEST_FORM_TEXTS_MAX, json_array_size(v));
+        return request_fault_set(r->fault, 400, "invalid_value", name,
+                                 "`%s`: expected 1..%d texts, found %zu", name, REQUEST_FORM_TEXTS_MAX,
+                                 json_array_size(v));
     json_array_foreach(v, i, text)
     {
         snprintf(item_name, sizeof item_name, "%s[%zu]", name, i);
@@ -678,8 +682,9 @@ static bool keep_regex(struct reading *r, const char *name, const json_t *v)
     if (!json_is_string(v))
         return wrong_type(r->fault, name, "a regular expression as a text", v);
     if (json_string_length(v) == 0 || json_string_length(v) > REQUEST_REGEX_BYTES_MAX)
-        return request_fault_set(r->fault, 400, "invalid_value", name, "`%s`: expected 1..%d bytes, found %zu",
-                                 name, REQUEST_REGEX_BYTES_MAX, json_string_length(v));
+        return request_fault_set(r->fault, 400, "invalid_value", name,
+                                 "`%s`: expected 1..%d bytes, found %zu", name, REQUEST_REGEX_BYTES_MAX,
+                                 json_string_length(v));
     return keep_text(r, v, &r->request->form_text);
 }
 
@@ -706,8 +711,10 @@ static bool read_structured_outputs(struct reading *r, const char *name, const j
     bool any = false;
 
     if (!json_is_object(v))
-        return wrong_type(r->fault, name, "an object with \"json\", \"choice\", \"regex\" or \"json_object\"", v);
-    if (!only_keys(r, name, v, known, 4) || (object && !read_bool(r, "structured_outputs.json_object", object, &any)))
+        return wrong_type(r->fault, name, "an object with \"json\", \"choice\", \"regex\" or \"json_object\"",
+                          v);
+    if (!only_keys(r, name, v, known, 4) ||
+        (object && !read_bool(r, "structured_outputs.json_object", object, &any)))
         return false;
     if (!json + !choice + !regex + !any != 3)
         return request_fault_set(r->fault, 400, "invalid_value", name,
@@ -730,7 +737,8 @@ static bool read_json_schema(struct reading *r, const json_t *v)
 
     if (!json_is_object(v))
         return v ? wrong_type(r->fault, "response_format.json_schema", "an object with \"schema\"", v)
-                 : request_fault_set(r->fault, 400, "missing_required_parameter", "response_format.json_schema",
+                 : request_fault_set(r->fault, 400, "missing_required_parameter",
+                                     "response_format.json_schema",
                                      "`response_format.json_schema` is missing");
     if (!only_keys(r, "response_format.json_schema", v, known, 4))
         return false;
@@ -744,7 +752,8 @@ static bool read_json_schema(struct reading *r, const json_t *v)
     if (strict && !read_bool(r, "response_format.json_schema.strict", strict, &r->request->form_closed))
         return false;
     if (!schema)
-        return request_fault_set(r->fault, 400, "missing_required_parameter", "response_format.json_schema.schema",
+        return request_fault_set(r->fault, 400, "missing_required_parameter",
+                                 "response_format.json_schema.schema",
                                  "`response_format.json_schema.schema` is missing");
     return set_form(r, "response_format", REQUEST_SCHEMA) &&
            keep_schema(r, "response_format.json_schema.schema", schema, false);
@@ -773,10 +782,11 @@ static bool read_response_format(struct reading *r, const char *name, const json
         return true;
     if (is_word(type, "json_object"))
         return set_form(r, name, REQUEST_JSON_OBJECT);
-    return request_fault_set(r->fault, 400, "unsupported_value", "response_format.type",
-                             "`response_format.type`: `%.40s` is not supported; expected text, json_object or "
-                             "json_schema",
-                             json_string_value(type));
+    return request_fault_set(
+        r->fault, 400, "unsupported_value", "response_format.type",
+        "`response_format.type`: `%.40s` is not supported; expected text, json_object or "
+        "json_schema",
+        json_string_value(type));
 }
 
 static bool read_stream(struct reading *r, const char *name, const json_t *v)

@@ -58,9 +58,9 @@
 
 enum {
     REQUEST_LINE_MAX = 16 * 1024 * 1024, /* bytes of a line */
-    REQUEST_DEPTH_MAX = 160,             /* of nested arrays and objects: a schema of 64 levels has two a level */
-    REQUEST_VALUES_MAX = 1 << 21,        /* JSON values in a line: they take memory before they are judged */
-    REQUEST_ID_MAX = 512,                /* bytes of a custom_id */
+    REQUEST_DEPTH_MAX = 160,      /* of nested arrays and objects: a schema of 64 levels has two a level */
+    REQUEST_VALUES_MAX = 1 << 21, /* JSON values in a line: they take memory before they are judged */
+    REQUEST_ID_MAX = 512,         /* bytes of a custom_id */
     REQUEST_MESSAGES_MAX = 4096,
     REQUEST_PROMPT_IDS_MAX = 1 << 20,
     REQUEST_STOP_MAX = 16,
@@ -70,8 +70,8 @@ enum {
     REQUEST_BIAS_MAX = 1024,
     REQUEST_CHOICES_MAX = 64, /* n */
     REQUEST_STOP_IDS_MAX = 64,
-    REQUEST_PATTERN_MAX = 1024,            /* tokens of a repeated pattern, and its repeats */
-    REQUEST_FORM_BYTES_MAX = 1024 * 1024,  /* a schema, or all texts to choose from */
+    REQUEST_PATTERN_MAX = 1024,           /* tokens of a repeated pattern, and its repeats */
+    REQUEST_FORM_BYTES_MAX = 1024 * 1024, /* a schema, or all texts to choose from */
     REQUEST_REGEX_BYTES_MAX = 4096,
     REQUEST_FORM_TEXTS_MAX = 1 << 14, /* of a guided_choice */
 };

@@ -357,14 +357,17 @@ static int write_bytes(const char *bytes, size_t size, void *arg)
 static bool write_json(struct buf *out, json_t *value)
 {
     struct sink sink = { .out = out };
-    bool done = json_dump_callback(value, write_bytes, &sink, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9)) == 0;
+    bool done = json_dump_callback(value, write_bytes, &sink,
+                                   JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9)) == 0;
 
     json_decref(value);
     return done && !sink.full;
 }
 
-/* Written choice by choice: as one tree, 64 choices with log-probs would be gigabytes before the bound is met. */
-bool answer_body(const struct answer *const *choice, int count, size_t size_max, struct buf *out, struct err *err)
+/* Written choice by choice: as one tree, 64 choices with log-probs would be gigabytes before the bound is
+ * met. */
+bool answer_body(const struct answer *const *choice, int count, size_t size_max, struct buf *out,
+                 struct err *err)
 {
     const struct answer *first = choice[0];
     json_t *usage = must(json_object());
@@ -388,7 +391,7 @@ bool answer_body(const struct answer *const *choice, int count, size_t size_max,
     done = write_json(out, usage) && done && buf_text(out, "}");
     buf_fini(&scratch);
     if (!done)
-        return err_set(err, ERR_LIMIT, "the answer is larger than %zu bytes; ask for fewer log-probs%s", size_max,
-                       count > 1 ? " or choices" : "");
+        return err_set(err, ERR_LIMIT, "the answer is larger than %zu bytes; ask for fewer log-probs%s",
+                       size_max, count > 1 ? " or choices" : "");
     return true;
 }

@@ -49,7 +49,8 @@ struct answer {
     enum answer_end end;
 };
 
-/* Keeps request, tokenizer and prompt, which must outlive it.  first: the answer of choice 0, for the others. */
+/* Keeps request, tokenizer and prompt, which must outlive it.  first: the answer of choice 0, for the others.
+ */
 void answer_init(struct answer *answer, const struct request *request, const struct tokenizer *tokenizer,
                  const int32_t *prompt, size_t prompt_count, const struct answer *first);
 void answer_fini(struct answer *answer);
@@ -58,11 +59,13 @@ void answer_fini(struct answer *answer);
  * nothing to it.  True while the answer goes on; false when answer->end was set. */
 bool answer_add(struct answer *answer, int32_t id, bool last, const struct answer_score *score);
 
-/* Ends it where it is: for that reason, unless what is still held back of its text completes a stop string. */
+/* Ends it where it is: for that reason, unless what is still held back of its text completes a stop string.
+ */
 void answer_end(struct answer *answer, enum answer_end end);
 
-/* The response body without `id` and `created`, of the choices in their order: keys in a fixed order, compact.
- * ERR_LIMIT when it would be larger than size_max. */
-bool answer_body(const struct answer *const *choice, int count, size_t size_max, struct buf *out, struct err *err);
+/* The response body without `id` and `created`, of the choices in their order: keys in a fixed order,
+ * compact. ERR_LIMIT when it would be larger than size_max. */
+bool answer_body(const struct answer *const *choice, int count, size_t size_max, struct buf *out,
+                 struct err *err);
 
 #endif

@@ -104,7 +104,8 @@ static bool make_room(struct forms *forms)
     }
 }
 
-static bool compile(struct forms *forms, struct form *form, enum request_form kind, struct span text, bool closed)
+static bool compile(struct forms *forms, struct form *form, enum request_form kind, struct span text,
+                    bool closed)
 {
     static const enum structured_kind kinds[] = { [REQUEST_JSON_OBJECT] = STRUCTURED_JSON_OBJECT,
                                                   [REQUEST_SCHEMA] = STRUCTURED_SCHEMA,
@@ -139,7 +140,8 @@ bool forms_take(struct forms *forms, struct form **out, enum request_form kind, 
             break;
     if (!form) {
         if (!make_room(forms))
-            return err_set(err, ERR_REFUSED, "the grammars in use take all of their %zu bytes", forms->bytes_max);
+            return err_set(err, ERR_REFUSED, "the grammars in use take all of their %zu bytes",
+                           forms->bytes_max);
         form = must(calloc(1, sizeof *form));
         memcpy(form->digest, digest, sizeof digest);
         if (!compile(forms, form, kind, text, closed) && form->why.code == ERR_IO) {

@@ -5,8 +5,8 @@
  * remembered too, with its error: it must not cost its second twice.
  *
  * Kept are FORMS_MAX of them, the longest unused is given up first.  Those in use stay whatever the bounds
- * say; when they alone take bytes_max, no other is compiled (ERR_REFUSED: the job can run elsewhere or later).
- * The engine thread alone uses them. */
+ * say; when they alone take bytes_max, no other is compiled (ERR_REFUSED: the job can run elsewhere or
+ * later). The engine thread alone uses them. */
 
 #ifndef WORKER_FORMS_H
 #define WORKER_FORMS_H
@@ -25,8 +25,8 @@ struct forms *forms_new(const struct tokenizer *tokenizer, int32_t vocab, size_t
 void forms_free(struct forms *forms); /* every form must have been given back; NULL is fine */
 
 /* False: ERR_INPUT or ERR_LIMIT when the form is to blame, ERR_REFUSED when the worker is. */
-bool forms_take(struct forms *forms, struct form **form, enum request_form kind, struct span text, bool closed,
-                struct err *err);
+bool forms_take(struct forms *forms, struct form **form, enum request_form kind, struct span text,
+                bool closed, struct err *err);
 void forms_give_back(struct forms *forms, struct form *form); /* its runs must be gone; NULL is fine */
 
 struct grammar *form_grammar(struct form *form);

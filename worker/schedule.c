@@ -103,8 +103,8 @@ void schedule_plan(struct schedule_item *item, int count, struct schedule_limits
         alone = item[i].alone;
     }
 
-    /* The oldest that runs, and got nothing though it runs alone, has the whole cache already.  (Where others were
-     * sent away just now, more may have come free than was counted.) */
+    /* The oldest that runs, and got nothing though it runs alone, has the whole cache already.  (Where others
+     * were sent away just now, more may have come free than was counted.) */
     for (int i = 0; i < count && !preempted; i++)
         if (item[i].running && !item[i].rows && running == 1)
             item[i].impossible = true;

@@ -11,8 +11,8 @@
  * starved by short ones.
  *
  * Several answers to one request share the pages of their prompt.  Such a page goes back only with its last
- * holder, so what sending somebody away brings is what it has for itself.  That is counted low where two holders
- * are sent away in one plan; the next plan knows better. */
+ * holder, so what sending somebody away brings is what it has for itself.  That is counted low where two
+ * holders are sent away in one plan; the next plan knows better. */
 
 #ifndef WORKER_SCHEDULE_H
 #define WORKER_SCHEDULE_H

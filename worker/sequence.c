@@ -55,8 +55,7 @@ static bool fill_chat(struct job *job, const struct sequence_world *world, struc
     return true;
 }
 
-static bool fill_completion(struct job *job, const struct sequence_world *world,
-                            struct request_fault *fault)
+static bool fill_completion(struct job *job, const struct sequence_world *world, struct request_fault *fault)
 {
     struct err err;
 
@@ -101,9 +100,10 @@ static bool check_text(struct job *job, const struct sequence_world *world, stru
     for (size_t i = 0; i < job->request.message_count; i++)
         size += job->request.message[i].content.size;
     if (world->text_bytes_max && size > world->text_bytes_max)
-        return request_fault_set(fault, 400, "context_length_exceeded", prompt_field(job),
-                                 "the prompt has %zu bytes of text; the model's context of %d tokens holds at most %zu", size,
-                                 (int)world->context, world->text_bytes_max);
+        return request_fault_set(
+            fault, 400, "context_length_exceeded", prompt_field(job),
+            "the prompt has %zu bytes of text; the model's context of %d tokens holds at most %zu", size,
+            (int)world->context, world->text_bytes_max);
     return true;
 }
 
@@ -171,22 +171,23 @@ static bool take_form(struct job *job, const struct sequence_world *world, int32
     if (q->form == REQUEST_FREE)
         return true;
     if (!forms_take(world->forms, &job->form, q->form, q->form_text, q->form_closed, &err))
-        return err.code == ERR_REFUSED
-                   ? request_fault_set(fault, 503, "busy", q->form_field, "%s", err.text)
-                   : request_fault_set(fault, 400, "invalid_value", q->form_field, "`%s`: %s", q->form_field, err.text);
+        return err.code == ERR_REFUSED ? request_fault_set(fault, 503, "busy", q->form_field, "%s", err.text)
+                                       : request_fault_set(fault, 400, "invalid_value", q->form_field,
+                                                           "`%s`: %s", q->form_field, err.text);
     minimum = grammar_minimum(form_grammar(job->form));
     if (new_max >= minimum)
         return true;
     if (q->max_tokens < 0)
-        return request_fault_set(fault, 400, "context_length_exceeded", prompt_field(job),
-                                 "the prompt has %zu tokens and leaves %d of the context; the shortest text that `%s` "
-                                 "allows has %d",
-                                 job->prompt.count, (int)new_max, q->form_field, (int)minimum);
-    return request_fault_set(fault, 400, "invalid_value", q->tokens_field ? q->tokens_field : "max_tokens",
-                             "`%s` is %d%s; the shortest text that `%s` allows has %d tokens; expected at least %d",
-                             q->tokens_field ? q->tokens_field : "max_tokens", (int)new_max,
-                             q->tokens_field ? "" : " where it is not given", q->form_field, (int)minimum,
-                             (int)minimum);
+        return request_fault_set(
+            fault, 400, "context_length_exceeded", prompt_field(job),
+            "the prompt has %zu tokens and leaves %d of the context; the shortest text that `%s` "
+            "allows has %d",
+            job->prompt.count, (int)new_max, q->form_field, (int)minimum);
+    return request_fault_set(
+        fault, 400, "invalid_value", q->tokens_field ? q->tokens_field : "max_tokens",
+        "`%s` is %d%s; the shortest text that `%s` allows has %d tokens; expected at least %d",
+        q->tokens_field ? q->tokens_field : "max_tokens", (int)new_max,
+        q->tokens_field ? "" : " where it is not given", q->form_field, (int)minimum, (int)minimum);
 }
 
 static void choice_init(struct job *job, int choice, int32_t new_max)
@@ -403,8 +404,8 @@ static void push(struct sequence *s, int32_t token, const struct answer_score *s
     bool last = is_last(s, token);
 
     if (!last && s->run && !grammar_advance(s->run, token)) {
-        job_fail(s->job, "no_valid_token", "token %d does not continue what `%s` allows after %zu tokens", (int)token,
-                 q->form_field, s->answer.generated.count);
+        job_fail(s->job, "no_valid_token", "token %d does not continue what `%s` allows after %zu tokens",
+                 (int)token, q->form_field, s->answer.generated.count);
         return;
     }
     if (!answer_add(&s->answer, token, last, score)) {
@@ -477,12 +478,12 @@ bool sequence_shape(struct sequence *s, struct sample_shape *shape)
     if (!s->run)
         return true;
     shape->mask = grammar_mask(s->run, s->new_max - (int32_t)s->answer.generated.count);
-    if (!shape->mask) { /* a mask of nothing, which is not the same as no mask */
+    if (!shape->mask) {              /* a mask of nothing, which is not the same as no mask */
         if (grammar_may_end(s->run)) /* it could go on, but not to another end within the budget */
             finish(s, ANSWER_STOP);
         else
-            job_fail(s->job, "no_valid_token", "no token may follow what `%s` allows after %zu tokens", q->form_field,
-                     s->answer.generated.count);
+            job_fail(s->job, "no_valid_token", "no token may follow what `%s` allows after %zu tokens",
+                     q->form_field, s->answer.generated.count);
         return false;
     }
     if (grammar_may_end(s->run) && !q->ignore_eos)
@@ -495,10 +496,12 @@ void sequence_add(struct sequence *s, int32_t token, const struct answer_score *
     s->begun = true;
     if (token < 0) {
         if (s->run)
-            job_fail(s->job, "no_valid_token", "no token that `%s` allows has a finite logit after %zu tokens",
+            job_fail(s->job, "no_valid_token",
+                     "no token that `%s` allows has a finite logit after %zu tokens",
                      s->job->request.form_field, s->answer.generated.count);
         else
-            job_fail(s->job, "no_finite_logits", "the model gave no finite logits for this prompt after %zu tokens",
+            job_fail(s->job, "no_finite_logits",
+                     "the model gave no finite logits for this prompt after %zu tokens",
                      s->answer.generated.count);
         return;
     }

@@ -233,8 +233,8 @@ void step_add(struct step *step, struct job *job)
     }
 }
 
-/* The place of a choice that is over goes to one of the same job that has none yet: it has computed what they have
- * in common. */
+/* The place of a choice that is over goes to one of the same job that has none yet: it has computed what they
+ * have in common. */
 static void hand_over(struct sequence *from)
 {
     struct job *job = from->job;
@@ -376,13 +376,14 @@ static bool plan(struct step *step)
     for (struct sequence *s = step->first; s; s = s->next) {
         bool offered = s->job->choice_count > 1 && !s->running && s->begun && donor(s);
 
-        step->item[n] = (struct schedule_item){ .total = (uint32_t)sequence_total(s),
-                                                .cached = (uint32_t)s->cached,
-                                                .running = s->running,
-                                                .alone = s->job->lease->alone,
-                                                .held = sequence_is_held(s),
-                                                .shared = (uint32_t)(s->cache.page_count - cache_pages_own(&s->cache)),
-                                                .offered = offered ? (uint32_t)s->job->common : 0 };
+        step->item[n] =
+            (struct schedule_item){ .total = (uint32_t)sequence_total(s),
+                                    .cached = (uint32_t)s->cached,
+                                    .running = s->running,
+                                    .alone = s->job->lease->alone,
+                                    .held = sequence_is_held(s),
+                                    .shared = (uint32_t)(s->cache.page_count - cache_pages_own(&s->cache)),
+                                    .offered = offered ? (uint32_t)s->job->common : 0 };
         step->item_sequence[n++] = s;
     }
     schedule_plan(step->item, n, limits);
@@ -720,8 +721,8 @@ static void draw(struct step *step, struct sequence *s, const float *logits, uin
             return;
         shape.banned = step->hole;
         shape.banned_count = step->hole_count;
-        token = sample_token(step->sampler, sample_shaped(step->sampler, logits, known, &shape), known, &s->sampling,
-                             position);
+        token = sample_token(step->sampler, sample_shaped(step->sampler, logits, known, &shape), known,
+                             &s->sampling, position);
     }
     if (token >= 0) {
         if (s->job->request.logprobs)
@@ -814,7 +815,8 @@ static enum step_state on_logits(struct step *step)
         step->wanted_ready += count;
     }
     for (int i = 0; i < DRAWS_MAX && step->wanted_done < step->wanted_ready; i++)
-        if (use_logits(step, &step->wanted[step->wanted_done], forward_logits_of(step->forward, step->wanted_done))) {
+        if (use_logits(step, &step->wanted[step->wanted_done],
+                       forward_logits_of(step->forward, step->wanted_done))) {
             step->wanted_done++;
             step->choice_done = 0;
         }

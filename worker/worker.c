@@ -148,8 +148,8 @@ static void send_answer(struct worker *w, const struct job *job)
     if (!job_body(job, RESULT_MAX, &result->body, &err)) {
         buf_fini(&result->body);
         free(result);
-        request_fault_set(&fault, 413, "answer_too_large", job->request.logprobs ? "logprobs" : "max_tokens", "%s",
-                          err.text);
+        request_fault_set(&fault, 413, "answer_too_large", job->request.logprobs ? "logprobs" : "max_tokens",
+                          "%s", err.text);
         send_fault(w, job->lease, &fault);
         return;
     }

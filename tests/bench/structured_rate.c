@@ -1,11 +1,12 @@
-/* structured_rate - what a grammar, penalties and several choices cost: tokens/s of the step loop with them against
- * without, in one process, interleaved, medians.
+/* structured_rate - what a grammar, penalties and several choices cost: tokens/s of the step loop with them
+ * against without, in one process, interleaved, medians.
  *
  *     structured_rate MODEL [threads [sequences [rounds [floor]]]]
  *
- * One JSON object a line: the case, tokens a processor second (which neighbours on the machine change little), and
- * the share of the plain case's.  With a floor the exit status is 1 when a case with a form has a smaller share.  Where bytes are forced no draw is
- * needed, so a record can be faster than plain text; "text" is a schema of almost nothing but free strings. */
+ * One JSON object a line: the case, tokens a processor second (which neighbours on the machine change
+ * little), and the share of the plain case's.  With a floor the exit status is 1 when a case with a form has
+ * a smaller share.  Where bytes are forced no draw is needed, so a record can be faster than plain text;
+ * "text" is a schema of almost nothing but free strings. */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,11 +19,15 @@
 
 enum { TOKENS = 128, ROUNDS_MAX = 99 };
 
-#define RECORD                                                                                                         \
-    "{\"type\":\"object\",\"properties\":{\"package\":{\"type\":\"string\",\"maxLength\":40},\"version\":{\"type\":\"string\",\"pattern\":"       \
-    "\"^[0-9]+\\\\.[0-9]+$\"},\"urgency\":{\"enum\":[\"low\",\"medium\",\"high\"]},\"closes\":{\"type\":\"array\",\"items\":"              \
-    "{\"type\":\"integer\",\"minimum\":1,\"maximum\":999999},\"maxItems\":8},\"date\":{\"type\":\"string\",\"format\":\"date\"},\"changes\":"   \
-    "{\"type\":\"array\",\"minItems\":12,\"items\":{\"type\":\"string\"}}},\"required\":[\"package\",\"version\",\"urgency\",\"closes\"," \
+#define RECORD                                                                                               \
+    "{\"type\":\"object\",\"properties\":{\"package\":{\"type\":\"string\",\"maxLength\":40},\"version\":{"  \
+    "\"type\":\"string\",\"pattern\":"                                                                       \
+    "\"^[0-9]+\\\\.[0-9]+$\"},\"urgency\":{\"enum\":[\"low\",\"medium\",\"high\"]},\"closes\":{\"type\":"    \
+    "\"array\",\"items\":"                                                                                   \
+    "{\"type\":\"integer\",\"minimum\":1,\"maximum\":999999},\"maxItems\":8},\"date\":{\"type\":\"string\"," \
+    "\"format\":\"date\"},\"changes\":"                                                                      \
+    "{\"type\":\"array\",\"minItems\":12,\"items\":{\"type\":\"string\"}}},\"required\":[\"package\","       \
+    "\"version\",\"urgency\",\"closes\","                                                                    \
     "\"date\",\"changes\"],\"additionalProperties\":false}"
 
 static const struct {
@@ -32,7 +37,8 @@ static const struct {
     { "text", ",\"ignore_eos\":true,\"guided_json\":{\"type\":\"array\",\"items\":{\"type\":\"string\"}}" },
     { "record", ",\"ignore_eos\":true,\"guided_json\":" RECORD },
     { "regex", ",\"ignore_eos\":true,\"guided_regex\":\"[a-z ]*\"" },
-    { "penalties", ",\"ignore_eos\":true,\"presence_penalty\":0.5,\"frequency_penalty\":0.2,\"repetition_penalty\":1.1" },
+    { "penalties",
+      ",\"ignore_eos\":true,\"presence_penalty\":0.5,\"frequency_penalty\":0.2,\"repetition_penalty\":1.1" },
     { "four-choices", ",\"ignore_eos\":true,\"n\":4" },
 };
 enum { CASES = sizeof cases / sizeof *cases };
@@ -53,8 +59,11 @@ static void add(int i, const char *fields, int sequences)
     struct job *job;
     char *body;
 
-    if (!lease || asprintf(&body, "{\"prompt\":\"Package: number %d of %d\\nDescription:\",\"max_tokens\":%d,\"temperature\":1%s}", i,
-                           sequences, TOKENS, fields) < 0)
+    if (!lease ||
+        asprintf(
+            &body,
+            "{\"prompt\":\"Package: number %d of %d\\nDescription:\",\"max_tokens\":%d,\"temperature\":1%s}",
+            i, sequences, TOKENS, fields) < 0)
         die("memory", "none");
     lease->fence = (uint64_t)i + 1;
     lease->seed = (uint64_t)i;
@@ -110,7 +119,8 @@ static int compare(const void *a, const void *b)
 
 int main(int argc, char **argv)
 {
-    int threads = argc > 2 ? atoi(argv[2]) : 1, sequences = argc > 3 ? atoi(argv[3]) : 32, rounds = argc > 4 ? atoi(argv[4]) : 7;
+    int threads = argc > 2 ? atoi(argv[2]) : 1, sequences = argc > 3 ? atoi(argv[3]) : 32,
+        rounds = argc > 4 ? atoi(argv[4]) : 7;
     struct model_options options = { .threads = threads };
     struct exchange_config config = { .bytes_max = 1 << 24, .incarnation = 1, .name = "w0", .family = "cpu" };
     struct seat_map_worker self = { .name = "w0", .incarnation = 1 };
@@ -130,8 +140,8 @@ int main(int argc, char **argv)
 
     if (argc < 2 || sequences < 1 || sequences > 1024 || rounds < 1 || rounds > ROUNDS_MAX)
         die("structured_rate", "expected MODEL [threads [sequences [rounds [floor]]]]");
-    if (!mkdtemp(directory) || !tokenizer_load(&tokenizer, argv[1], &err) || !model_open(&model, argv[1], &options, &err) ||
-        !model_seat_all(model, &err))
+    if (!mkdtemp(directory) || !tokenizer_load(&tokenizer, argv[1], &err) ||
+        !model_open(&model, argv[1], &options, &err) || !model_seat_all(model, &err))
         die(argv[1], err.text);
     c = model_config(model);
     snprintf(config.endpoint, sizeof config.endpoint, "ipc://%s/x", directory);
@@ -140,7 +150,8 @@ int main(int argc, char **argv)
     config.shape = (struct dispatch_shape){ .hidden = (uint32_t)c->hidden,
                                             .carrier_bytes = (uint32_t)model_carrier_bytes(model),
                                             .expert_count = (uint32_t)c->experts,
-                                            .experts_per_shard = c->experts_per_shard ? (uint32_t)c->experts_per_shard : 1,
+                                            .experts_per_shard =
+                                                c->experts_per_shard ? (uint32_t)c->experts_per_shard : 1,
                                             .shard_count = (uint32_t)c->shards,
                                             .layer_count = (uint32_t)c->layers,
                                             .moe = moe };
@@ -155,11 +166,14 @@ int main(int argc, char **argv)
                                      .context = c->context,
                                      .vocab = c->vocab,
                                      .forms = forms_new(tokenizer, c->vocab, FORMS_BYTES_MAX) };
-    steps = (struct step_config){ .sequences_max = sequences, .batch_tokens = 512, .cache_bytes = INT64_C(1) << 30 };
+    steps = (struct step_config){ .sequences_max = sequences,
+                                  .batch_tokens = 512,
+                                  .cache_bytes = INT64_C(1) << 30 };
     if (!step_new(&step, model, tokenizer, exchange, &steps, &err))
         die("step", err.text);
     log_init("structured_rate", LOG_WARN, false);
-    for (int round = -1; round < rounds; round++) /* the first one compiles and fills caches, and does not count */
+    for (int round = -1; round < rounds;
+         round++) /* the first one compiles and fills caches, and does not count */
         for (int i = 0; i < CASES; i++) {
             double got = rate(cases[i].fields, sequences);
 
@@ -168,11 +182,13 @@ int main(int argc, char **argv)
         }
     for (int i = 0; i < CASES; i++) {
         qsort(seen[i], (size_t)rounds, sizeof seen[i][0], compare);
-        slow = slow || (strstr(cases[i].fields, "guided") && seen[i][rounds / 2] < floor * seen[0][rounds / 2]);
-        printf("{\"bench\":\"structured\",\"case\":\"%s\",\"value\":%.0f,\"unit\":\"tokens/cpu-s\",\"of_plain\":%.3f,\"sequences\":%d,"
+        slow =
+            slow || (strstr(cases[i].fields, "guided") && seen[i][rounds / 2] < floor * seen[0][rounds / 2]);
+        printf("{\"bench\":\"structured\",\"case\":\"%s\",\"value\":%.0f,\"unit\":\"tokens/"
+               "cpu-s\",\"of_plain\":%.3f,\"sequences\":%d,"
                "\"threads\":%d,\"rounds\":%d,\"weights\":\"%s\"}\n",
-               cases[i].name, seen[i][rounds / 2], seen[i][rounds / 2] / seen[0][rounds / 2], sequences, threads, rounds,
-               weights_name(model_weights(model)));
+               cases[i].name, seen[i][rounds / 2], seen[i][rounds / 2] / seen[0][rounds / 2], sequences,
+               threads, rounds, weights_name(model_weights(model)));
     }
     free(map.seat);
     step_free(step);

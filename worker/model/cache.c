@@ -155,7 +155,8 @@ bool cache_grow(struct cache_sequence *sequence, int positions, struct err *err)
     return true;
 }
 
-bool cache_share(struct cache_sequence *sequence, const struct cache_sequence *from, int positions, struct err *err)
+bool cache_share(struct cache_sequence *sequence, const struct cache_sequence *from, int positions,
+                 struct err *err)
 {
     struct cache_pool *pool = sequence->pool;
     int full = positions / CACHE_PAGE;

@@ -42,10 +42,11 @@ bool cache_grow(struct cache_sequence *sequence, int positions, struct err *err)
 /* Gives back the pages beyond so many positions. */
 void cache_shrink(struct cache_sequence *sequence, int positions);
 
-/* Gives an empty sequence the first `positions` of another: its full pages in common, a copy of the page begun.
- * ERR_LIMIT when there is no room for the copy; nothing has changed then.  Rows before `positions` of a page in common
- * may not be written again. */
-bool cache_share(struct cache_sequence *sequence, const struct cache_sequence *from, int positions, struct err *err);
+/* Gives an empty sequence the first `positions` of another: its full pages in common, a copy of the page
+ * begun. ERR_LIMIT when there is no room for the copy; nothing has changed then.  Rows before `positions` of
+ * a page in common may not be written again. */
+bool cache_share(struct cache_sequence *sequence, const struct cache_sequence *from, int positions,
+                 struct err *err);
 /* Pages that would go back to the pool with this sequence: those that nobody has in common with it. */
 int cache_pages_own(const struct cache_sequence *sequence);
 

@@ -118,7 +118,8 @@ static float penalised(float logit, uint32_t count, const struct sample_shape *s
     return count ? logit - shape->presence : logit;
 }
 
-const float *sample_shaped(struct sampler *s, const float *logits, int known, const struct sample_shape *shape)
+const float *sample_shaped(struct sampler *s, const float *logits, int known,
+                           const struct sample_shape *shape)
 {
     float *to = s->shaped, repetition = shape->repetition > 0 ? shape->repetition : 1;
 
@@ -253,14 +254,15 @@ static float floor_of(const struct sample_params *p, float best)
 }
 
 /* Without other filters than min_p: ids in their own order. */
-static int32_t draw_all(struct sampler *s, const float *logits, int known, float best, const struct sample_params *p,
-                        double share)
+static int32_t draw_all(struct sampler *s, const float *logits, int known, float best,
+                        const struct sample_params *p, double share)
 {
     float floor = floor_of(p, best);
     double total = 0;
 
     for (int i = 0; i < known; i++)
-        s->weight[i] = isfinite(logits[i]) && logits[i] >= floor ? (logits[i] - best) / p->temperature : -INFINITY;
+        s->weight[i] =
+            isfinite(logits[i]) && logits[i] >= floor ? (logits[i] - best) / p->temperature : -INFINITY;
     s->backend->exp_sum(s->weight, known, 0);
     for (int i = 0; i < known; i++)
         total += s->weight[i];

@@ -49,12 +49,13 @@ struct sample_history {
     struct sample_seen *seen; /* [room], by open addressing; room is 0 or a power of two */
     uint32_t room, used;
 };
-bool sample_history_add(struct sample_history *history, int32_t id, bool generated); /* false without memory */
+bool sample_history_add(struct sample_history *history, int32_t id,
+                        bool generated); /* false without memory */
 void sample_history_fini(struct sample_history *history);
 
 /* What is done to logits before a draw.  All zero: nothing (a repetition of 0 counts as 1). */
 struct sample_shape {
-    const uint64_t *mask; /* one bit an id, see grammar_mask: the ids that may come; NULL: all */
+    const uint64_t *mask;  /* one bit an id, see grammar_mask: the ids that may come; NULL: all */
     const int32_t *beside; /* that may come although the mask lacks them */
     int beside_count;
     const int32_t *banned; /* that may not come */
@@ -76,7 +77,8 @@ struct sampler *sampler_new(const struct backend *backend, int vocab); /* NULL w
 void sampler_free(struct sampler *sampler);                            /* NULL is fine */
 
 /* Logits to draw from: those given where there is nothing to do, else a copy, good until the next call. */
-const float *sample_shaped(struct sampler *sampler, const float *logits, int known, const struct sample_shape *shape);
+const float *sample_shaped(struct sampler *sampler, const float *logits, int known,
+                           const struct sample_shape *shape);
 
 /* -1 when no logit of an allowed id is finite: the caller fails that request alone.
  * position: of the token that is drawn. */

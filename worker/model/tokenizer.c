@@ -800,8 +800,8 @@ size_t tokenizer_token_bytes_max(const struct tokenizer *t)
     for (int32_t id = 0; id < t->size; id++)
         if (tokenizer_bytes(t, id).size > most)
             most = tokenizer_bytes(t, id).size;
-    /* No normalization form makes less than a quarter of a text: a mathematical letter of four bytes becomes one
-     * of ASCII, a syllable of three letters three bytes of nine. */
+    /* No normalization form makes less than a quarter of a text: a mathematical letter of four bytes becomes
+     * one of ASCII, a syllable of three letters three bytes of nine. */
     return t->normalizer_count ? 4 * most : most;
 }
 

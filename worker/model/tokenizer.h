@@ -35,9 +35,9 @@ enum {
     TOKENIZER_EOS_MAX = 16,                 /* ids that end a text */
 };
 
-/* Reads tokenizer.json, tokenizer_config.json and generation_config.json in dir; no other file of the model is
- * needed.  Without the second there is no bos and no eos, without the third no further ids that end a text. ERR_NOT_FOUND, ERR_IO, or ERR_INPUT naming the file, the key and what
- * was expected. */
+/* Reads tokenizer.json, tokenizer_config.json and generation_config.json in dir; no other file of the model
+ * is needed.  Without the second there is no bos and no eos, without the third no further ids that end a
+ * text. ERR_NOT_FOUND, ERR_IO, or ERR_INPUT naming the file, the key and what was expected. */
 bool tokenizer_load(struct tokenizer **tokenizer, const char *dir, struct err *err);
 
 /* The same from the bytes of the two files (config may be empty: then there is no bos, no eos).
@@ -56,7 +56,8 @@ bool tokenizer_has(const struct tokenizer *tokenizer, int32_t id);
 /* -1 where the model has none. */
 int32_t tokenizer_bos(const struct tokenizer *tokenizer);
 int32_t tokenizer_eos(const struct tokenizer *tokenizer);
-/* All that end a text: eos, and those that generation_config.json names beside it.  Count 0 to TOKENIZER_EOS_MAX. */
+/* All that end a text: eos, and those that generation_config.json names beside it.  Count 0 to
+ * TOKENIZER_EOS_MAX. */
 const int32_t *tokenizer_eos_ids(const struct tokenizer *tokenizer, int *count);
 bool tokenizer_is_eos(const struct tokenizer *tokenizer, int32_t id);
 bool tokenizer_adds_bos(const struct tokenizer *tokenizer); /* to a prompt given as text */
@@ -70,8 +71,8 @@ int32_t tokenizer_added(const struct tokenizer *tokenizer, struct span content);
 /* The bytes that id stands for; not always a whole character.  Empty for an id that does not exist. */
 struct span tokenizer_bytes(const struct tokenizer *tokenizer, int32_t id);
 
-/* So many bytes of text at most become one token: a text of more than n times as many has more than n tokens.  0:
- * that cannot be said of this tokenizer. */
+/* So many bytes of text at most become one token: a text of more than n times as many has more than n tokens.
+ * 0: that cannot be said of this tokenizer. */
 size_t tokenizer_token_bytes_max(const struct tokenizer *tokenizer);
 
 /* ---- encoding ------------------------------------------------------------------------------------ */
