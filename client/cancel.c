@@ -96,7 +96,8 @@ static int cancel_verb(const struct verb *verb, int argc, char **argv)
     if (!verb_flags(verb, &argc, argv, &options, &err))
         return say_failed("cancel", &err);
     say_init(options.quiet);
-    ok = connection_open(&connection, "cancel", options.broker, options.state, options.timeout_ms, &err) &&
+    ok = named_enough(options.broker, "batch", options.batch, &err) &&
+         connection_open(&connection, "cancel", options.broker, options.state, options.timeout_ms, &err) &&
          cancel_all(&options, &connection, argv + 1, argc - 1, &err);
     connection_close(&connection);
     return ok ? 0 : say_failed("cancel", &err);

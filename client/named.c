@@ -8,6 +8,12 @@
 
 enum { IDS_MAX = 256, ID_MAX = 64 };
 
+bool named_enough(const char *broker, const char *flag, const char *name, struct err *err)
+{
+    return !*broker || *name ||
+           err_set(err, ERR_INPUT, "expected --%s NAME; `moothall status` lists them", flag);
+}
+
 bool named_batch(struct named_batch *named, struct connection *connection, const char *queue,
                  const char *batch, struct err *err)
 {

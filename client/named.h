@@ -18,6 +18,10 @@ struct named_batch {
     uint64_t live, ended; /* its jobs */
 };
 
+/* What `named_batch` and `named_queue` would miss, said before anybody is asked: with --broker there is no
+ * run whose own it could be. */
+bool named_enough(const char *broker, const char *flag, const char *name, struct err *err);
+
 /* queue, batch: as given, or empty; with --state the run's own where both are. */
 bool named_batch(struct named_batch *named, struct connection *connection, const char *queue,
                  const char *batch, struct err *err);

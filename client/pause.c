@@ -87,7 +87,8 @@ static int queue_verb(const struct verb *verb, int argc, char **argv, Moothall__
         return say_failed(verb->name, &err);
     }
     ask->retention_ms = ask->set_retention ? (uint64_t)options.keep_ms : 0;
-    ok = connection_open(&connection, verb->name, options.broker, options.state, options.timeout_ms, &err) &&
+    ok = named_enough(options.broker, "queue", options.queue, &err) &&
+         connection_open(&connection, verb->name, options.broker, options.state, options.timeout_ms, &err) &&
          set(&options, ask, &connection, &err);
     connection_close(&connection);
     return ok ? 0 : say_failed(verb->name, &err);

@@ -29,6 +29,17 @@ static const struct field fields[] = {
     { "quiet", OPTION_FLAG(struct options, quiet), "say nothing but errors" },
 };
 
+static bool is_enough(const struct options *o, struct err *err)
+{
+    if (!*o->queue || *o->batch)
+        return named_enough(o->broker, "batch", o->batch, err);
+    return o->older_than_ms >= 0 ||
+           err_set(err, ERR_INPUT,
+                   "--queue %s without --batch: say how old what is erased must be with --older-than 30d "
+                   "(0s: all that has ended)",
+                   o->queue);
+}
+
 static bool purge(const struct options *o, struct connection *connection, struct err *err)
 {
     Moothall__Purge ask = MOOTHALL__PURGE__INIT;
@@ -37,12 +48,6 @@ static bool purge(const struct options *o, struct connection *connection, struct
     uint64_t jobs = 0, bytes = 0;
 
     if (whole_queue) {
-        if (o->older_than_ms < 0)
-            return err_set(
-                err, ERR_INPUT,
-                "--queue %s without --batch: say how old what is erased must be with --older-than 30d "
-                "(0s: all that has ended)",
-                o->queue);
         snprintf(named.queue, sizeof named.queue, "%s", o->queue);
     } else if (!named_batch(&named, connection, o->queue, o->batch, err)) {
         return false;
@@ -79,7 +84,8 @@ static int purge_verb(const struct verb *verb, int argc, char **argv)
         err_set(&err, ERR_INPUT, "unexpected word `%.200s`; expected only flags", argv[1]);
         return say_failed("purge", &err);
     }
-    ok = connection_open(&connection, "purge", options.broker, options.state, options.timeout_ms, &err) &&
+    ok = is_enough(&options, &err) &&
+         connection_open(&connection, "purge", options.broker, options.state, options.timeout_ms, &err) &&
          purge(&options, &connection, &err);
     connection_close(&connection);
     return ok ? 0 : say_failed("purge", &err);

@@ -132,7 +132,8 @@ static int retry_verb(const struct verb *verb, int argc, char **argv)
                 "no broker: expected --broker ENDPOINT (for a run: `moothall run --retry-failed`)");
         return say_failed("retry", &err);
     }
-    ok = connection_open(&connection, "retry", options.broker, "", options.timeout_ms, &err) &&
+    ok = named_enough(options.broker, "batch", options.batch, &err) &&
+         connection_open(&connection, "retry", options.broker, "", options.timeout_ms, &err) &&
          retry_all(&options, &retry, &connection, argv + 1, argc - 1, &err);
     connection_close(&connection);
     return !ok ? say_failed("retry", &err) : retry.skipped ? 2 : 0;

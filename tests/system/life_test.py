@@ -92,7 +92,7 @@ def a_running_batch_is_cancelled():
     check(done.code == 1 and "takes no more requests" in done.err and "wrong prompt" in done.err, done)
     for words in (["--batch", "mistyped"], ["--batch", "b", "nobody"], []):
         done = hall.call("cancel", *hall.at, *words)
-        check(done.code == 1 and (words[-1:] or ["--batch NAME"])[0] in done.err, done)
+        check(done.code == 1 and (words[-1:] or ["--batch"])[0] in done.err, done)
     audit(hall)
     print(f"    acknowledged, with the process, within {took * 1000:.0f} ms; {done_count} were done")
     hall.close()
