@@ -313,6 +313,33 @@ static void test_cancelled_batch_is_never_leased_again_and_each_job_gets_its_ent
     CHECK(!cancel("no-such", NULL, 0) && refused(903)->code == MOOTHALL__REFUSAL_CODE__UNKNOWN_BATCH);
 }
 
+/* More are leased than one slice ends: a result that comes before its job's turn is dropped all the same. */
+static void test_result_of_a_marked_job_is_not_recorded_though_its_entry_is_still_to_come(void **state)
+{
+    enum { JOBS = 1500 };
+    Moothall__Lease lease;
+    char name[65];
+
+    (void)state;
+    add_many("q", "big", JOBS, 0);
+    worker(1, "w", JOBS);
+    CHECK(leases(1) == JOBS);
+    lease = *heard(1, MOOTHALL__ENVELOPE__BODY_LEASE, JOBS - 1)->e->lease;
+    snprintf(name, sizeof name, "%s", lease.job);
+    lease.job = name;
+    CHECK(cancel("big", NULL, 0)->jobs == JOBS);
+    CHECK(status("big")->counts->leased > 500);
+    CHECK(!finish(1, &lease, "late"));
+    restart(); /* what the store still calls leased is nobody's */
+    CHECK(status("big")->counts->leased > 500);
+    hello(1, (struct hello){ .name = "w" });
+    CHECK(heard(1, MOOTHALL__ENVELOPE__BODY_WELCOME, 0)->kept == 0);
+    for (int i = 0; i < 10; i++)
+        turn(NULL);
+    CHECK(status("big")->counts->cancelled == JOBS && status("big")->worker[0]->leases == 0);
+    check_audit(JOBS, JOBS);
+}
+
 /* The mark is durable: a broker that dies in the middle goes on where it was, and leases nothing of it. */
 static void test_cancel_goes_on_after_a_restart(void **state)
 {
@@ -560,12 +587,13 @@ static void test_ready_ttl_counts_until_the_first_lease(void **state)
     tick(1);
     CHECK(status("b")->counts->expired == 1 && status("b")->counts->leased == 1);
     assert_string_equal(entry_of("b", "waits")->reason, "no worker took it up within 500 ms (ready_ttl_ms)");
-    CHECK(hinder(1, &lease)); /* back later, and patient now */
-    tick(400);
-    tick(10000);
-    CHECK(status("b")->counts->expired == 1);
-    /* With a delayed start it begins when the job becomes ready. */
     credit(1, 0, 0);
+    CHECK(hinder(1, &lease)); /* back later, and patient now */
+    tick(1000);
+    CHECK(status("b")->counts->ready == 1);
+    tick(10000);
+    CHECK(status("b")->counts->expired == 1 && status("b")->counts->ready == 1);
+    /* With a delayed start it begins when the job becomes ready. */
     submit_job("q", "b", 0, NEW, timed(1000, 0, 500), "slow", "x");
     tick(999);
     CHECK(!entry_of("b", "slow"));
@@ -681,6 +709,21 @@ static void test_oldest_of_all_queues_come_first(void **state)
     CHECK(leases(1) == JOBS);
     for (int i = 0; i < JOBS; i++)
         CHECK(atoi(heard(1, MOOTHALL__ENVELOPE__BODY_LEASE, i)->e->lease->job) == i);
+}
+
+/* Also when each holds more than is read at once. */
+static void test_oldest_of_two_long_queues_come_first(void **state)
+{
+    enum { JOBS = 1500 };
+
+    (void)state;
+    add_many("first", "b", JOBS, 0);
+    add_many("second", "b", JOBS, 0);
+    restart();
+    worker(1, "w", 2 * JOBS);
+    CHECK(leases(1) == 2 * JOBS);
+    for (int i = 0; i < 2 * JOBS; i++)
+        assert_string_equal(heard(1, MOOTHALL__ENVELOPE__BODY_LEASE, i)->e->lease->queue, i < JOBS ? "first" : "second");
 }
 
 /* ---- priorities ---- */
@@ -1043,6 +1086,7 @@ int main(void)
         PROMISE(test_unknown_name_is_refused_by_that_name),
         PROMISE(test_batch_without_a_total_is_over_when_its_jobs_are_and_goes_on_with_more),
         PROMISE(test_cancelled_batch_is_never_leased_again_and_each_job_gets_its_entry),
+        PROMISE(test_result_of_a_marked_job_is_not_recorded_though_its_entry_is_still_to_come),
         PROMISE(test_cancel_goes_on_after_a_restart),
         PROMISE(test_cancelled_batch_takes_no_jobs_until_a_retry),
         PROMISE(test_reader_in_order_of_a_cancelled_batch_gets_what_lies_behind_a_hole),
@@ -1057,6 +1101,7 @@ int main(void)
         PROMISE(test_paused_queue_leases_nothing_and_keeps_nobody_waiting),
         PROMISE(test_job_that_comes_back_to_a_paused_queue_waits),
         PROMISE(test_oldest_of_all_queues_come_first),
+        PROMISE(test_oldest_of_two_long_queues_come_first),
         PROMISE(test_low_band_is_never_starved),
         PROMISE(test_purged_entry_says_so_and_audits_clean),
         PROMISE(test_purge_leaves_the_request_of_a_generation_that_runs),
