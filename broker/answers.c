@@ -387,8 +387,12 @@ static void status_queues(struct core *core, const char *only, Moothall__Status 
         if (m->n_queue == QUEUES_SHOWN || (*only && strcmp(only, queue->row.name) != 0))
             continue;
         q = queue_message(core, queue, effects);
-        if (fits(used, moothall__queue_status__get_packed_size(q)))
-            m->queue[m->n_queue++] = q;
+        if (!fits(used, moothall__queue_status__get_packed_size(q))) {
+            q->n_consumer = 0; /* who reads it can be asked of the queue alone */
+            if (!fits(used, moothall__queue_status__get_packed_size(q)))
+                continue;
+        }
+        m->queue[m->n_queue++] = q;
     }
 }
 

@@ -30,7 +30,8 @@ enum {
     AUDIT_JOBS = 1000,
     AUDIT_ENTRIES = 5000,
     AUDIT_BYTES = 8 * 1024 * 1024,
-    SCRUB_LOOKS = 20,   /* idle moments after which what was purged leaves the WAL too */
+    SCRUB_LOOKS = 400,  /* turns after which what was purged leaves the WAL too ... */
+    SCRUB_IDLE = 20,    /* ... where an idle one counts for so many */
     BLOB_MARGIN = 1024, /* erased rows that stay beside one that is kept, see `blob` */
     BLOB_LOOKED = 4096,
     BLOB_DROPPED = 256,
@@ -314,7 +315,8 @@ struct sqlite_store {
     bool ballast_there;
     bool tight; /* the disk was full; nothing new until the ballast is back */
     bool purge_now;    /* what this transaction erases shall leave the WAL with its commit */
-    int traces;        /* idle moments until what was erased before leaves it; 0: nothing was */
+    int traces;        /* turns until what was erased before leaves it; 0: nothing was */
+    bool reclaiming;   /* there may be rows to drop */
     int64_t blob_last; /* the highest id of a body so far */
     int64_t blob_gone; /* every body up to here is erased ... */
     int64_t blob_dropped; /* ... and those below this have no rows any more */
@@ -761,6 +763,7 @@ static void job_renew(struct store *store, const struct job *job, const struct s
     if (body) {
         w.body = *body;
         w.a = ++self_of(store)->blob_last;
+        self_of(store)->reclaiming = true; /* the one before is erased */
     }
     write_kept(self_of(store), w, sizeof *job);
 }
@@ -790,7 +793,11 @@ static void entry_flag(struct store *store, int64_t queue, int64_t number, enum 
 
 static void entry_purge(struct store *store, int64_t queue, int64_t number, int64_t job, int64_t now_ms)
 {
-    self_of(store)->traces = SCRUB_LOOKS;
+    struct sqlite_store *self = self_of(store);
+
+    if (self->traces == 0)
+        self->traces = SCRUB_LOOKS;
+    self->reclaiming = true;
     write_kept(self_of(store),
                (struct redo){ .what = ENTRY_PURGE, .a = entry_key(queue, number), .b = job, .c = now_ms }, 0);
 }
@@ -1634,10 +1641,9 @@ static void tend(struct store *store, bool idle)
     if (!self->ballast_path || self->failed)
         return;
     room = bytes_free(self);
-    if (self->traces && idle && reclaim(self))
-        self->traces = SCRUB_LOOKS;
-    if (self->traces && idle && --self->traces == 0 && !checkpoint(self, SQLITE_CHECKPOINT_TRUNCATE))
-        self->traces = SCRUB_LOOKS;
+    self->reclaiming = self->reclaiming && (!idle || reclaim(self));
+    if (self->traces > 0 && (self->traces -= idle ? SCRUB_IDLE : 1) <= 0)
+        self->traces = checkpoint(self, SQLITE_CHECKPOINT_TRUNCATE) ? 0 : SCRUB_LOOKS;
     if (self->wal_pages >= (room < TIGHT_BYTES ? WAL_PAGES_TIGHT : idle ? WAL_PAGES_IDLE : WAL_PAGES_MAX))
         checkpoint(self, SQLITE_CHECKPOINT_PASSIVE);
     if ((self->tight || !self->ballast_there) && idle && ballast_make(self)) {
@@ -2008,6 +2014,7 @@ static bool open_database(struct sqlite_store *self, const struct store_options 
     }
     self->blob_last = one_number(self, use(self, BLOB_LAST), 0);
     self->traces = SCRUB_LOOKS; /* of the broker before, perhaps */
+    self->reclaiming = true;
     return true;
 }
 

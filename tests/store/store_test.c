@@ -1139,6 +1139,31 @@ static void test_purge_leaves_no_trace_in_the_files(void **state)
     assert_int_equal(broker_stop(&broker), 0);
 }
 
+/* What a retention erases leaves the files too, without anybody asking. */
+static void test_retention_leaves_no_trace_in_the_files(void **state)
+{
+    const char *store = path_of("retention.db"), *flags[] = { "--retention=500ms", NULL };
+    struct broker broker;
+    struct peer client;
+    Moothall__Audit audit;
+    int status, before, after = 1;
+
+    (void)state;
+    CHECK(broker_start(&broker, store, flags, &status));
+    CHECK(peer_client(&client, broker.endpoint, "c"));
+    submit_many(&client, "b", 300, 0, "SECRETREQUEST");
+    before = traces(store, "SECRET");
+    CHECK(before > 300 && cancel_batch(&client, "b"));
+    for (int i = 0; i < 200 && after; i++) {
+        usleep(50000);
+        after = traces(store, "SECRET");
+    }
+    CHECK(after == 0);
+    CHECK(peer_audit(&client, &audit) && audit.jobs == 300 && audit.entries == 300 && !audit.corrupt && !audit.missing);
+    peer_close(&client);
+    broker_kill(&broker);
+}
+
 /* In their order the oldest bodies give their space back, so a store with a retention does not grow for ever. */
 static void test_space_of_what_was_purged_is_used_again(void **state)
 {
@@ -1207,6 +1232,7 @@ int main(int argc, char **argv)
         PROMISE(test_cancel_of_ten_thousand_is_answered_at_once),
         PROMISE(test_cancel_survives_kills_in_its_midst),
         PROMISE(test_purge_leaves_no_trace_in_the_files),
+        PROMISE(test_retention_leaves_no_trace_in_the_files),
         PROMISE(test_space_of_what_was_purged_is_used_again),
     };
 
