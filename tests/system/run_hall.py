@@ -16,6 +16,9 @@ MOOTHALL = os.path.join(BUILD, "moothall")
 SLOW = 6 if os.environ.get("MOOTHALL_SLOW") else 1
 
 
+_open = []  # places that are not closed yet
+
+
 class Place:
     """A directory of its own, and a runtime directory of its own: what is left in it was left by us."""
 
@@ -23,6 +26,7 @@ class Place:
         self.dir = tempfile.mkdtemp(prefix=f"mh-{name}-")
         self.runtime = tempfile.mkdtemp(prefix="mhr-")
         self.env = dict(os.environ, XDG_RUNTIME_DIR=self.runtime)
+        _open.append(self)
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -93,12 +97,17 @@ class Place:
     def no_sockets(self):
         assert os.listdir(self.runtime) == [], f"left behind: {os.listdir(self.runtime)}"
 
-    def close(self):
+    def end(self):
         for pid, _ in self.processes():
             try:
                 os.kill(pid, signal.SIGKILL)
             except OSError:
                 pass
+
+    def close(self):
+        self.end()
+        if self in _open:
+            _open.remove(self)
         subprocess.run(["rm", "-rf", self.dir, self.runtime], check=False)
 
 
@@ -140,12 +149,12 @@ class Hall(Place):
             check(time.monotonic() < until, f"{name} never had {count} lines")
             time.sleep(0.02)
 
-    def close(self):
+    def end(self):
         for process in self.started:
             if process.poll() is None:
                 process.kill()
             process.wait()
-        super().close()
+        super().end()
 
 
 class Ended:
@@ -259,6 +268,9 @@ def main(cases):
         except AssertionError as fault:
             failed += 1
             print(f"FAILED {name}: {fault}", flush=True)
+            for place in _open:  # its files stay, to be looked at; its processes do not
+                place.end()
+            _open.clear()
         else:
             print(f"ok     {name} ({time.monotonic() - begun:.1f} s)", flush=True)
     print(f"{len(wanted or cases)} cases, {failed} failed")
