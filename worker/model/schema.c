@@ -94,7 +94,7 @@ static bool add_words(struct maker *m, const struct meet *meet, struct parts *pa
                      tree_pointer(m->form.tree, meet->count > 0 ? meet->id[0] & ~FORM_OWN : SCHEMA_ROOT, NULL,
                                   pointer));
         } else {
-            ok = form_charge(&m->form, parts->words, m->err);
+            ok = valuer_charge(&m->form.valuer, parts->words, m->err);
         }
     }
     buf_fini(&text);
@@ -110,7 +110,8 @@ static bool add_regular(struct maker *m, struct regular *regular, struct parts *
     struct dfa *copy;
 
     if (!regular->node) {
-        if (!form_written(&m->form, regular, &written, m->err) || !form_charge(&m->form, written, m->err))
+        if (!form_written(&m->form, regular, &written, m->err) ||
+            !valuer_charge(&m->form.valuer, written, m->err))
             return false;
         copy = copy_of(written);
         if (!copy)
@@ -143,7 +144,7 @@ static bool join_regular(struct maker *m, struct parts *parts)
             dfa_free(one);
             one = both;
         }
-        if (!ok || (both && !form_charge(&m->form, one, m->err))) {
+        if (!ok || (both && !valuer_charge(&m->form.valuer, one, m->err))) {
             dfa_free(one);
             return false;
         }
@@ -184,7 +185,7 @@ static bool other_keys(struct maker *m, const struct span *key, size_t count, st
     ok = ok && dfa_texts(&declared, key, count, m->err) && dfa_subtract(keys, m->any_key, declared, m->err);
     dfa_free(texts);
     dfa_free(declared);
-    return ok && form_charge(&m->form, *keys, m->err);
+    return ok && valuer_charge(&m->form.valuer, *keys, m->err);
 }
 
 static bool make_object(struct maker *m, const struct shape *shape, int depth, grammar_node *node)

@@ -5,12 +5,12 @@
 
 #include "worker/model/schema_number.h"
 
-enum { SLOTS = 1 << 16, REGULAR_SLOTS = 1 << 12 };
+enum { SLOTS = 1 << 16, REGULAR_SLOTS = 1 << 12, FRAMES_A_MEET = 8 };
 _Static_assert((int)SLOTS >= 2 * (int)SCHEMA_NODES_MAX, "interning always finds a slot");
 
 bool form_init(struct form *form, const struct tree *tree, bool closed, struct err *err)
 {
-    *form = (struct form){ .tree = tree, .closed = closed, .first_step = dfa_steps() };
+    *form = (struct form){ .tree = tree, .closed = closed };
     if (!valuer_init(&form->valuer, tree, err))
         return false;
     arena_init(&form->arena, FORM_BYTES_MAX);
@@ -51,21 +51,6 @@ static void *take(struct form *form, size_t size, struct err *err)
         err_set(err, ERR_LIMIT, "the schema needs more than %d MiB of memory when it is worked out",
                 FORM_BYTES_MAX >> 20);
     return p;
-}
-
-bool form_charge(struct form *form, const struct dfa *dfa, struct err *err)
-{
-    if (dfa)
-        form->states += dfa->count;
-    if (form->states + form->valuer.states > FORM_STATES_MAX)
-        return err_set(err, ERR_LIMIT,
-                       "its patterns, formats, numbers, names and values need more than %d states",
-                       FORM_STATES_MAX);
-    if (dfa_steps() - form->first_step > FORM_STEPS_MAX)
-        return err_set(err, ERR_LIMIT,
-                       "its patterns, formats, numbers, names and values take more than %d steps to work out",
-                       FORM_STEPS_MAX);
-    return true;
 }
 
 static bool spend(struct form *form, uint32_t id, struct err *err)
@@ -249,6 +234,9 @@ static bool add_property(struct form *form, struct shape *shape, struct shape_pr
 {
     uint32_t id[FORM_TOGETHER_MAX];
 
+    if (shape->property_count == FORM_PROPERTIES_MAX)
+        return tree_error(form->tree, shape->id[0], "properties", ERR_LIMIT, err,
+                          "an object may have %d properties", FORM_PROPERTIES_MAX);
     for (uint32_t i = 0; i < shape->count; i++)
         id[i] = tree_property(form->tree, form->tree->schema[shape->id[i]], name);
     property[shape->property_count] =
@@ -272,9 +260,6 @@ static bool make_object(struct form *form, struct shape *shape, struct err *err)
         says_additional = says_additional || s->says_additional;
         id[i] = s->additional;
     }
-    if (bound > 2 * FORM_PROPERTIES_MAX) /* each may be in `required` too */
-        return tree_error(form->tree, shape->id[0], "properties", ERR_LIMIT, err,
-                          "an object may have %d properties", FORM_PROPERTIES_MAX);
     property = take(form, bound * sizeof *property, err);
     if (!property)
         return false;
@@ -355,6 +340,7 @@ struct spread { /* a meet being taken apart */
     uint32_t listed_count, value_capacity;
     uint32_t shape[FORM_WAYS_MAX * 2];
     uint32_t shape_count;
+    uint32_t number; /* of this spread */
     struct err *err;
 };
 
@@ -429,8 +415,6 @@ static bool take_values(struct spread *x, uint32_t id)
             if (!value_fits(&form->valuer, m->id[j] & ~FORM_OWN, m->id[j] & FORM_OWN, s->value[i].value,
                             &fits, x->err))
                 return false;
-        if (!form_charge(form, NULL, x->err)) /* patterns may have been made to ask */
-            return false;
         if (fits)
             m->value[m->value_count++] = s->value[i].value;
     }
@@ -449,7 +433,7 @@ static bool finish_way(struct spread *x, uint8_t types)
         return tree_error(form->tree, x->meet->id[0] & ~FORM_OWN, NULL, ERR_LIMIT, x->err,
                           "anyOf and oneOf can be combined in more than %d ways", FORM_WAYS_MAX);
     for (int type = 0; type < TYPE_COUNT; type++) {
-        uint32_t speaking[FORM_TOGETHER_MAX], n = 0, shape = 0, i = 0;
+        uint32_t speaking[FORM_TOGETHER_MAX], n = 0, shape = 0;
 
         if (!(types >> type & 1))
             continue;
@@ -459,15 +443,14 @@ static bool finish_way(struct spread *x, uint8_t types)
         if (!spend(form, x->meet->count > 0 ? x->meet->id[0] : SCHEMA_ROOT, x->err) ||
             !get_shape(form, (enum schema_type)type, speaking, n, &shape, x->err))
             return false;
-        while (i < x->shape_count && x->shape[i] != shape)
-            i++;
-        if (i == x->shape_count) {
-            if (x->shape_count == sizeof x->shape / sizeof x->shape[0])
-                return tree_error(form->tree, x->meet->id[0] & ~FORM_OWN, NULL, ERR_LIMIT, x->err,
-                                  "anyOf and oneOf combine to more than %zu different forms",
-                                  sizeof x->shape / sizeof x->shape[0]);
-            x->shape[x->shape_count++] = shape;
-        }
+        if (form->shape[shape]->seen == x->number)
+            continue;
+        form->shape[shape]->seen = x->number;
+        if (x->shape_count == sizeof x->shape / sizeof x->shape[0])
+            return tree_error(form->tree, x->meet->id[0] & ~FORM_OWN, NULL, ERR_LIMIT, x->err,
+                              "anyOf and oneOf combine to more than %zu different forms",
+                              sizeof x->shape / sizeof x->shape[0]);
+        x->shape[x->shape_count++] = shape;
     }
     return true;
 }
@@ -506,8 +489,10 @@ static bool share_a_value(const struct schema *a, const struct schema *b)
 
 /* The common case, without making a meet of the two: a property that one of them requires, with constants
  * that differ. */
-static bool have_different_constants(const struct tree *tree, uint32_t a, uint32_t b)
+static bool have_different_constants(struct form *form, uint32_t a, uint32_t b)
 {
+    const struct tree *tree = form->tree;
+
     for (uint32_t x = a; x; x = tree->schema[x]->ref) {
         const struct schema *s = tree->schema[x];
 
@@ -515,6 +500,7 @@ static bool have_different_constants(const struct tree *tree, uint32_t a, uint32
             const char *name = s->property[i].name;
             const struct schema *mine = listing(tree, s->property[i].schema);
 
+            form->work += mine ? 1 : 0;
             for (uint32_t y = b; mine && y; y = tree->schema[y]->ref) {
                 const struct schema *t = tree->schema[y], *theirs;
 
@@ -557,7 +543,7 @@ static bool show_disjoint(struct spread *x, uint32_t id)
             common = types & types_of(tree, one->schema[j]);
             if (!common || (lists && listing(tree, one->schema[j])) ||
                 (common == 1 << TYPE_OBJECT &&
-                 have_different_constants(tree, one->schema[i], one->schema[j])))
+                 have_different_constants(form, one->schema[i], one->schema[j])))
                 continue;
             list[n] = one->schema[j];
             list[n + 1] = one->schema[i];
@@ -623,7 +609,7 @@ static bool walk_branches(struct spread *x, const struct schema_several *several
     return true;
 }
 
-static bool walk(struct spread *x, const struct todo *todo, uint8_t types)
+static bool walk_one(struct spread *x, const struct todo *todo, uint8_t types)
 {
     const struct schema *s;
 
@@ -650,6 +636,16 @@ static bool walk(struct spread *x, const struct todo *todo, uint8_t types)
         return show_disjoint(x, todo->id) && walk_branches(x, &s->one, todo->next, types);
     }
     return true;
+}
+
+static bool walk(struct spread *x, const struct todo *todo, uint8_t types)
+{
+    bool ok;
+
+    x->form->frames++;
+    ok = walk_one(x, todo, types);
+    x->form->frames--;
+    return ok;
 }
 
 static bool work_out(struct spread *x)
@@ -728,7 +724,8 @@ static bool get_regular(struct form *form, struct buf *key, bool number, struct 
 bool form_written(struct form *form, struct regular *regular, const struct dfa **written, struct err *err)
 {
     if (!regular->number && !regular->written &&
-        (!dfa_spell(&regular->written, regular->texts, err) || !form_charge(form, regular->written, err)))
+        (!dfa_spell(&regular->written, regular->texts, err) ||
+         !valuer_charge(&form->valuer, regular->written, err)))
         return false;
     *written = regular->number ? regular->texts : regular->written;
     return true;
@@ -743,7 +740,7 @@ static bool narrow(struct form *form, struct dfa **texts, const struct dfa *more
         return false;
     dfa_free(*texts);
     *texts = joint;
-    return form_charge(form, joint, err);
+    return valuer_charge(&form->valuer, joint, err);
 }
 
 /* A leap second is a time, and an enum may list one; but what reads the output may not know that there are
@@ -853,7 +850,7 @@ static bool settle_number(struct form *form, struct shape *shape, struct err *er
         if (!ok)
             err_wrap(err, "%s",
                      tree_pointer(form->tree, last, number.step.over ? "multipleOf" : NULL, pointer));
-        ok = ok && form_charge(form, shape->regular->texts, err);
+        ok = ok && valuer_charge(&form->valuer, shape->regular->texts, err);
     }
     if (ok && dfa_is_empty(shape->regular->texts))
         shape_is_empty(shape, last, NULL, "no number is allowed by all that applies here");
@@ -951,7 +948,7 @@ bool form_settle(struct form *form, uint32_t meet, struct err *err)
     struct spread *x;
     bool ok;
 
-    if (m->state != FORM_NEW || form->depth >= FORM_DEPTH_MAX)
+    if (m->state != FORM_NEW || form->frames >= FORM_FRAMES_MAX)
         return true;
     m->state = FORM_OPEN;
     m->why = (struct why){ .id = m->count > 0 ? m->id[0] & ~FORM_OWN : SCHEMA_ROOT,
@@ -967,8 +964,9 @@ bool form_settle(struct form *form, uint32_t meet, struct err *err)
     x->form = form;
     x->meet = m;
     x->fixed_types = TYPES_ALL;
+    x->number = ++form->spreads;
     x->err = err;
-    form->depth++;
+    form->frames += FRAMES_A_MEET;
     ok = work_out(x);
     free(x);
     m->empty = m->value_count == 0;
@@ -981,7 +979,7 @@ bool form_settle(struct form *form, uint32_t meet, struct err *err)
         else
             m->empty = false;
     }
-    form->depth--;
+    form->frames -= FRAMES_A_MEET;
     m->state = FORM_DONE;
     return ok;
 }

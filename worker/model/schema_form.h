@@ -20,15 +20,13 @@
 #include "worker/model/schema_value.h"
 
 enum {
-    FORM_TOGETHER_MAX = 256,               /* schemas of one meet */
-    FORM_PROPERTIES_MAX = 1 << 12,         /* of one object, after merging */
-    FORM_WAYS_MAX = 1 << 10,               /* to take the branches of one meet */
-    FORM_DEPTH_MAX = 24,                   /* of meets within one another that are asked whether they are empty */
-    FORM_BYTES_MAX = 64 << 20,             /* of all this */
-    FORM_STATES_MAX = 1 << 19,             /* of all automata */
-    FORM_STEPS_MAX = DFA_STEPS_SECOND / 4, /* of work on them */
-    FORM_WORK_MAX = 1 << 20,               /* schemas looked at, over all meets */
-    FORM_JOIN_MAX = 1 << 13,               /* states of automata that are still joined into one */
+    FORM_TOGETHER_MAX = 256,       /* schemas of one meet */
+    FORM_PROPERTIES_MAX = 1 << 12, /* of one object, after merging */
+    FORM_WAYS_MAX = 1 << 10,       /* to take the branches of one meet */
+    FORM_FRAMES_MAX = 1 << 12,     /* of calls within one another, to see whether a meet is empty */
+    FORM_BYTES_MAX = 64 << 20,     /* of all this */
+    FORM_WORK_MAX = 1 << 20,       /* schemas looked at, over all meets */
+    FORM_JOIN_MAX = 1 << 13,       /* states of automata that are still joined into one */
 };
 #define FORM_NONE UINT32_MAX
 /* In a meet, with a schema's id: its own keywords only, no $ref, anyOf, oneOf. */
@@ -72,6 +70,7 @@ struct shape {
     uint32_t prefix_count, items;
     const struct shape_property *property;
     uint32_t property_count, other; /* FORM_NONE: no other properties */
+    uint32_t seen;                  /* the last spread that took it in */
     grammar_node node;              /* for who makes the grammar */
 };
 
@@ -101,8 +100,7 @@ struct form {
     uint32_t *meet_slot, *shape_slot; /* open addressing, id + 1 */
     struct regular **regular_slot;
     struct dfa *no_leap; /* texts without the second 60 */
-    uint64_t states, first_step;
-    uint32_t work, depth;
+    uint32_t work, frames, spreads;
 };
 
 /* On false there is nothing to free. */
@@ -116,9 +114,5 @@ bool form_settle(struct form *form, uint32_t meet, struct err *err);
 
 /* What is written. */
 bool form_written(struct form *form, struct regular *regular, const struct dfa **written, struct err *err);
-
-/* Counts the automaton (NULL: none), and the work since form_init, against FORM_STATES_MAX and
- * FORM_STEPS_MAX. */
-bool form_charge(struct form *form, const struct dfa *dfa, struct err *err);
 
 #endif

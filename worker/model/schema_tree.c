@@ -489,12 +489,51 @@ static bool read_keyword(const struct reading *r, enum keyword keyword, const js
 
 /* ---- one schema ------------------------------------------------------------------------------------- */
 
+/* Keywords of this and older drafts that are not supported, and what says something like them. */
+static const char *const instead[][2] = {
+    { "additionalItems", "items" },
+    { "allOf", "$ref" },
+    { "contains", "items" },
+    { "contentEncoding", "format" },
+    { "contentMediaType", "format" },
+    { "contentSchema", "$ref" },
+    { "dependencies", "required" },
+    { "dependentRequired", "required" },
+    { "dependentSchemas", "anyOf" },
+    { "discriminator", "oneOf" },
+    { "else", "oneOf" },
+    { "if", "oneOf" },
+    { "maxContains", "maxItems" },
+    { "maxProperties", "additionalProperties" },
+    { "minContains", "minItems" },
+    { "minProperties", "required" },
+    { "not", "enum" },
+    { "nullable", "type" },
+    { "patternProperties", "additionalProperties" },
+    { "propertyNames", "properties" },
+    { "then", "oneOf" },
+    { "unevaluatedItems", "items" },
+    { "unevaluatedProperties", "additionalProperties" },
+    { "uniqueItems", "maxItems" },
+    { "$anchor", "$defs" },
+    { "$dynamicAnchor", "$defs" },
+    { "$dynamicRef", "$ref" },
+    { "$recursiveAnchor", "$defs" },
+    { "$recursiveRef", "$ref" },
+    { "$vocabulary", "$schema" },
+};
+
 static bool unknown(const struct reading *r)
 {
-    const char *near = err_nearest(r->keyword, keyword_names, K_COUNT);
+    const char *near = NULL;
     char pointer[TREE_POINTER_MAX];
 
     tree_pointer(r->tree, r->id, r->keyword, pointer);
+    for (size_t i = 0; i < sizeof instead / sizeof instead[0]; i++)
+        if (strcmp(r->keyword, instead[i][0]) == 0)
+            return err_set(r->err, ERR_INPUT, "%s: this keyword is not supported; the nearest that is: `%s`",
+                           pointer, instead[i][1]);
+    near = err_nearest(r->keyword, keyword_names, K_COUNT);
     if (near)
         return err_set(r->err, ERR_INPUT, "%s: this keyword is not supported (did you mean `%s`?)", pointer,
                        near);

@@ -2,9 +2,11 @@
 
 #include <stdlib.h>
 
+enum { BYTES_A_STEP = 64 }; /* of text, read in about the time of a question */
+
 bool valuer_init(struct valuer *valuer, const struct tree *tree, struct err *err)
 {
-    *valuer = (struct valuer){ .tree = tree, .count = tree->count };
+    *valuer = (struct valuer){ .tree = tree, .count = tree->count, .first_step = dfa_steps() };
     valuer->pattern = calloc(tree->count, sizeof(struct dfa *));
     valuer->format = calloc(tree->count, sizeof(struct dfa *));
     if (valuer->pattern && valuer->format)
@@ -26,6 +28,20 @@ void valuer_fini(struct valuer *valuer)
     *valuer = (struct valuer){ 0 };
 }
 
+bool valuer_charge(struct valuer *valuer, const struct dfa *dfa, struct err *err)
+{
+    valuer->states += dfa->count;
+    if (valuer->states > VALUER_STATES_MAX)
+        return err_set(err, ERR_LIMIT,
+                       "its patterns, formats, numbers, names and values need more than %d states",
+                       VALUER_STATES_MAX);
+    if (dfa_steps() - valuer->first_step > VALUER_STEPS_MAX)
+        return err_set(err, ERR_LIMIT,
+                       "its patterns, formats, numbers, names and values take more than %d steps to work out",
+                       VALUER_STEPS_MAX);
+    return true;
+}
+
 /* The error of a keyword's value, with the keyword's pointer before it. */
 static bool at_keyword(const struct valuer *valuer, uint32_t id, const char *keyword, struct err *err)
 {
@@ -43,7 +59,8 @@ bool valuer_pattern(struct valuer *valuer, uint32_t id, const struct dfa **texts
     if (pattern && !valuer->pattern[id]) {
         if (!dfa_pattern(&valuer->pattern[id], source_text(pattern), true, err))
             return at_keyword(valuer, id, "pattern", err);
-        valuer->states += valuer->pattern[id]->count;
+        if (!valuer_charge(valuer, valuer->pattern[id], err))
+            return false;
     }
     *texts = valuer->pattern[id];
     return true;
@@ -56,7 +73,8 @@ bool valuer_format(struct valuer *valuer, uint32_t id, const struct dfa **texts,
     if (format && !valuer->format[id]) {
         if (!dfa_format(&valuer->format[id], json_string_value(format), err))
             return at_keyword(valuer, id, "format", err);
-        valuer->states += valuer->format[id]->count;
+        if (!valuer_charge(valuer, valuer->format[id], err))
+            return false;
     }
     *texts = valuer->format[id];
     return true;
@@ -91,6 +109,7 @@ static bool text_fits(struct valuer *valuer, uint32_t id, const json_t *value, b
     uint32_t length = code_points(text);
     const struct dfa *pattern, *format;
 
+    valuer->work += (uint32_t)(text.size / BYTES_A_STEP);
     if (!valuer_pattern(valuer, id, &pattern, err) || !valuer_format(valuer, id, &format, err))
         return false;
     *fits = length >= s->length_low && length <= s->length_high && (!pattern || dfa_matches(pattern, text)) &&
@@ -158,7 +177,9 @@ static bool is_listed(struct valuer *valuer, const struct schema *s, const json_
     uint32_t low = 0, high = s->value_count;
     uint64_t hash;
 
-    if (value != valuer->last) { /* often one value is held against many lists */
+    if (value != valuer->last) {
+        valuer->work += (uint32_t)(json_string_length(value) /
+                                   BYTES_A_STEP); /* often one value is held against many lists */
         valuer->last = value;
         valuer->last_hash = source_hash(source, value);
     }
@@ -247,7 +268,7 @@ bool value_fits(struct valuer *valuer, uint32_t id, bool own, const json_t *valu
 {
     bool ok;
 
-    if (valuer->work == VALUE_WORK_MAX || valuer->depth == VALUE_DEPTH_MAX)
+    if (valuer->work >= VALUE_WORK_MAX || valuer->depth == VALUE_DEPTH_MAX)
         return tree_error(
             valuer->tree, id, NULL, ERR_LIMIT, err,
             "it takes more than %d comparisons, or more than %d within each other, to know which values of "

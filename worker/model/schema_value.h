@@ -10,8 +10,10 @@
 #include "worker/model/schema_tree.h"
 
 enum {
-    VALUE_WORK_MAX = 1 << 22,  /* questions, in all */
-    VALUE_DEPTH_MAX = 1 << 11, /* within each other */
+    VALUE_WORK_MAX = 1 << 22,                /* questions, in all */
+    VALUE_DEPTH_MAX = 1 << 11,               /* within each other */
+    VALUER_STATES_MAX = 1 << 19,             /* of all automata that a schema needs */
+    VALUER_STEPS_MAX = DFA_STEPS_SECOND / 4, /* of work on them */
 };
 
 struct valuer {
@@ -23,7 +25,7 @@ struct valuer {
     uint64_t last_hash;
     const struct schema_several *hint; /* an anyOf of which this branch is best asked first */
     uint32_t hint_index;
-    size_t states; /* of all these automata */
+    uint64_t states, first_step;
 };
 
 bool valuer_init(struct valuer *valuer, const struct tree *tree,
@@ -33,6 +35,9 @@ void valuer_fini(struct valuer *valuer);
 /* The texts that the keyword allows; NULL without the keyword. Borrowed. */
 bool valuer_pattern(struct valuer *valuer, uint32_t id, const struct dfa **texts, struct err *err);
 bool valuer_format(struct valuer *valuer, uint32_t id, const struct dfa **texts, struct err *err);
+
+/* Counts the automaton, and the work since valuer_init, against VALUER_STATES_MAX and VALUER_STEPS_MAX. */
+bool valuer_charge(struct valuer *valuer, const struct dfa *dfa, struct err *err);
 
 /* own: only the keywords of this schema itself, without $ref, anyOf and oneOf. */
 bool value_fits(struct valuer *valuer, uint32_t id, bool own, const json_t *value, bool *fits,
