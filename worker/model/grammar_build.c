@@ -471,6 +471,10 @@ static bool read_regular(struct regular *r)
     const struct dfa *d = r->dfa;
     size_t edges = 0;
     uint32_t *from, *edge = NULL, *queue, head = 0, tail = 0;
+    struct {
+        uint16_t bytes;
+        uint8_t least;
+    } class[256] = { 0 };
     bool ok = false;
 
     r->far = malloc(((size_t)d->count + 1) * sizeof *r->far);
@@ -504,17 +508,24 @@ static bool read_regular(struct regular *r)
                 queue[tail++] = edge[i];
             }
     }
+    for (int byte = 255; byte >= 0; byte--) {
+        class[d->class_of[byte]].least = (uint8_t)byte;
+        class[d->class_of[byte]].bytes++;
+    }
     for (uint32_t s = 0; s < d->count; s++) {
-        r->only[s] = -1;
-        for (int byte = 255; byte >= 0; byte--) {
-            uint32_t t = dfa_step(d, s, (uint8_t)byte);
+        int best = 256;
 
-            if (t == 0 || r->far[t] == UINT32_MAX)
+        r->only[s] = -1;
+        for (uint32_t c = 0; c < d->classes; c++) {
+            uint32_t t = d->next[(size_t)s * d->classes + c];
+
+            if (t == 0 || r->far[t] == UINT32_MAX || class[c].bytes == 0)
                 continue;
-            r->only[s] = r->only[s] == -1 ? (int16_t)byte : -2;
-            if (r->far[t] + 1 == r->far[s])
-                r->best[s] = (uint8_t)byte;
+            r->only[s] = r->only[s] == -1 && class[c].bytes == 1 ? (int16_t)class[c].least : -2;
+            if (r->far[t] + 1 == r->far[s] && class[c].least < best)
+                best = class[c].least;
         }
+        r->best[s] = best < 256 ? (uint8_t)best : 0;
     }
     ok = true;
 out:
