@@ -31,8 +31,9 @@ static void unknown_batch(const struct event *event, const char *queue, const ch
                        MOOTHALL__REFUSAL_CODE__UNKNOWN_BATCH, 0, "there is no queue `%s`", queue);
 }
 
-bool answers_find(struct core *core, const struct event *event, const char *queue_name, const char *batch_name,
-                  struct queue_book **queue, struct batch **batch, struct effects *effects)
+bool answers_find(struct core *core, const struct event *event, const char *queue_name,
+                  const char *batch_name, struct queue_book **queue, struct batch **batch,
+                  struct effects *effects)
 {
     *queue = books_queue(&core->books, queue_name);
     *batch = *queue && *batch_name ? books_batch(&core->books, *queue, batch_name) : NULL;
@@ -49,14 +50,15 @@ int64_t *answers_named(struct core *core, const struct event *event, const struc
     struct job job;
 
     if (!seqs) {
-        effects_refuse(effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM, 1000,
-                       "no memory for %zu names", count);
+        effects_refuse(effects, event->session, event->envelope->correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM,
+                       1000, "no memory for %zu names", count);
         return NULL;
     }
     for (size_t i = 0; i < count; i++) {
         if (!core->store->job_named(core->store, batch->row.id, names[i], &job)) {
             effects_refuse(effects, event->session, event->envelope->correlation,
-                           MOOTHALL__REFUSAL_CODE__UNKNOWN_JOB, 0, "batch `%s` has no job `%s`", batch->row.name, names[i]);
+                           MOOTHALL__REFUSAL_CODE__UNKNOWN_JOB, 0, "batch `%s` has no job `%s`",
+                           batch->row.name, names[i]);
             free(seqs);
             return NULL;
         }
@@ -82,7 +84,8 @@ void answers_fetch(struct core *core, const struct event *event, struct effects 
                        1000, "%d fetches wait already", WAITERS_MAX);
         return;
     }
-    if (m->order == MOOTHALL__ORDER__NAMED && !(named = answers_named(core, event, batch, m->job, m->n_job, effects)))
+    if (m->order == MOOTHALL__ORDER__NAMED &&
+        !(named = answers_named(core, event, batch, m->job, m->n_job, effects)))
         return;
     core->waiter[core->waiter_count++] = (struct waiter){
         .session = event->session,
@@ -117,9 +120,10 @@ static Moothall__Entry *entry_message(struct core *core, const struct entry *ent
     m->state = (Moothall__State)(entry->intact ? entry->state : JOB_DEAD); /* the same numbers */
     m->status_code = entry->purged_ms ? STATUS_GONE : entry->intact ? entry->status_code : 0;
     m->size = entry->size;
-    m->reason = effects_text(effects, entry->purged_ms ? "purged: its request and its result were erased"
-                                      : entry->intact  ? entry->reason
-                                                       : "the stored result is damaged: its checksum is wrong");
+    m->reason =
+        effects_text(effects, entry->purged_ms ? "purged: its request and its result were erased"
+                              : entry->intact  ? entry->reason
+                                               : "the stored result is damaged: its checksum is wrong");
     m->purged_ms = entry->purged_ms;
     m->prompt_tokens = entry->prompt_tokens;
     m->generated_tokens = entry->generated_tokens;
@@ -349,7 +353,8 @@ static bool fits(size_t *used, size_t size)
     return true;
 }
 
-static Moothall__QueueStatus *queue_message(struct core *core, const struct queue_book *queue, struct effects *effects)
+static Moothall__QueueStatus *queue_message(struct core *core, const struct queue_book *queue,
+                                            struct effects *effects)
 {
     Moothall__QueueStatus *q = effects_new(effects, &moothall__queue_status__descriptor);
     struct consumer_row *rows = effects_take(effects, CONSUMERS_SHOWN * sizeof *rows);
@@ -606,8 +611,8 @@ void answers_queue_set(struct core *core, const struct event *event, struct effe
     }
     queue->changed = true;
     answer->queue = queue_message(core, queue, effects);
-    effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_QUEUE_IS, answer,
-                 (struct span){ 0 });
+    effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_QUEUE_IS,
+                 answer, (struct span){ 0 });
 }
 
 /* ---- audit

@@ -216,10 +216,11 @@ bool books_grown(const struct books *books, int64_t id)
 static void note_times(struct batch *batch, int64_t now_ms)
 {
     struct batch_row *row = &batch->row;
-    int64_t *end = row->cancelling_ms                                                  ? &row->cancelled_ms
-                   : row->counts.in[JOB_EXPIRED]                                       ? &row->expired_ms
-                   : !row->in_progress_ms && row->counts.in[JOB_FAILED] == batch_jobs(batch) ? &row->failed_ms
-                                                                                       : &row->completed_ms;
+    int64_t *end = row->cancelling_ms            ? &row->cancelled_ms
+                   : row->counts.in[JOB_EXPIRED] ? &row->expired_ms
+                   : !row->in_progress_ms && row->counts.in[JOB_FAILED] == batch_jobs(batch)
+                       ? &row->failed_ms
+                       : &row->completed_ms;
 
     if (!batch_over(batch) || batch_jobs(batch) == 0) {
         row->finalizing_ms = row->completed_ms = row->failed_ms = row->expired_ms = row->cancelled_ms = 0;

@@ -22,7 +22,7 @@ enum {
 struct queue_book {
     struct queue_row row;
     bool changed;
-    bool grown;         /* entries came in this turn */
+    bool grown;           /* entries came in this turn */
     int64_t retain_at_ms; /* wall clock: the retention has nothing to do before */
     UT_hash_handle hh;
 };
@@ -72,14 +72,15 @@ int64_t batch_live(const struct batch *batch);
 /* How many jobs it will have, as far as that is known. */
 int64_t batch_total(const struct batch *batch);
 
-/* Every job that the batch will have is there and has ended; of one that was cancelled: all that are there. */
+/* Every job that the batch will have is there and has ended; of one that was cancelled: all that are there.
+ */
 bool batch_over(const struct batch *batch);
 
 /* Did entries of that batch come in since the last flush? */
 bool books_grown(const struct books *books, int64_t batch);
 
-/* Writes what has changed, moves first_unfinished on, notes what has become of the batches, forgets those that nobody used
- * for long.  True when some batch is still behind: another turn should follow. */
+/* Writes what has changed, moves first_unfinished on, notes what has become of the batches, forgets those
+ * that nobody used for long.  True when some batch is still behind: another turn should follow. */
 bool books_flush(struct books *books, int64_t now_wall_ms);
 
 /* Sums over everything. */

@@ -15,7 +15,8 @@ enum {
 
 /* ---- cancel --------------------------------------------------------------------------------------- */
 
-void cancel_job(struct core *core, struct job *job, struct batch *batch, const char *reason, struct effects *effects)
+void cancel_job(struct core *core, struct job *job, struct batch *batch, const char *reason,
+                struct effects *effects)
 {
     if (effects)
         jobs_withdraw(core, job, effects);
@@ -37,8 +38,8 @@ static uint64_t cancel_named(struct core *core, struct batch *batch, const int64
     return cancelled;
 }
 
-/* Marks it.  From here on nothing of it is leased and no result of it is taken; what has to be written for each job follows
- * in slices, also after a restart. */
+/* Marks it.  From here on nothing of it is leased and no result of it is taken; what has to be written for
+ * each job follows in slices, also after a restart. */
 static void cancel_batch(struct core *core, struct batch *batch, const char *reason, struct effects *effects)
 {
     batch->row.cancelling_ms = core->now.wall_ms;
@@ -86,8 +87,8 @@ void cancel_ask(struct core *core, const struct event *event, struct effects *ef
                  (unsigned long long)answer->jobs);
     }
     answer->more = batch->row.cancel_pending;
-    effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_CANCELLED, answer,
-                 (struct span){ 0 });
+    effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_CANCELLED,
+                 answer, (struct span){ 0 });
 }
 
 /* The walk over the jobs of that batch is over. */
@@ -97,7 +98,8 @@ static void walked(struct core *core, struct batch *batch)
     if (batch_live(batch) > 0 && core->cancelling_moved)
         return; /* some changed their place meanwhile: from the start again */
     if (batch_live(batch) > 0)
-        log_error("batch.counts", "batch=\"%s\" live=%lld found=0", batch->row.name, (long long)batch_live(batch));
+        log_error("batch.counts", "batch=\"%s\" live=%lld found=0", batch->row.name,
+                  (long long)batch_live(batch));
     batch->row.cancel_pending = false;
     batch->changed = true;
 }
@@ -112,7 +114,8 @@ void cancel_on(struct core *core)
     if (!core->pending)
         return;
     if (!core->cancelling) {
-        books_flush(&core->books, core->now.wall_ms); /* the store is asked for what was marked in this turn too */
+        books_flush(&core->books,
+                    core->now.wall_ms); /* the store is asked for what was marked in this turn too */
         core->cancelling = core->store->batch_pending(core->store, 0);
         core->cancelling_at = (struct live_at){ 0 };
         core->cancelling_moved = false;
@@ -122,7 +125,8 @@ void cancel_on(struct core *core)
         core->pending = false;
         return;
     }
-    n = core->store->live(core->store, &batch->row, &core->cancelling_at, CANCEL_LOOKED_MAX, seqs, CANCELLED_MAX, &over);
+    n = core->store->live(core->store, &batch->row, &core->cancelling_at, CANCEL_LOOKED_MAX, seqs,
+                          CANCELLED_MAX, &over);
     for (int i = 0; i < n; i++) {
         struct job job;
 
@@ -161,7 +165,8 @@ static void skip(struct retry *retry, const struct job *job, const char *why)
     retry->answer->reason = effects_text(retry->effects, text);
 }
 
-/* A new generation of what is stored, with the first one's promises about time as far as they can still be kept. */
+/* A new generation of what is stored, with the first one's promises about time as far as they can still be
+ * kept. */
 static void begin_again(struct core *core, struct retry *retry, struct job *job, struct batch *batch)
 {
     if (!job_ended(job->state) || !retry->wanted[job->state])
@@ -191,7 +196,8 @@ static void begin_again(struct core *core, struct retry *retry, struct job *job,
     retry->live++;
 }
 
-static void retry_named(struct core *core, struct retry *retry, struct batch *batch, const int64_t *seqs, size_t count)
+static void retry_named(struct core *core, struct retry *retry, struct batch *batch, const int64_t *seqs,
+                        size_t count)
 {
     struct job job;
 
@@ -207,7 +213,8 @@ static void retry_slice(struct core *core, struct retry *retry, struct batch *ba
     int64_t end = at + RETRY_LOOKED_MAX;
 
     while (at < batch->row.seq_last && at < end && retry->answer->jobs + ROWS <= RETRIED_MAX) {
-        int n = core->store->jobs(core->store, batch->row.id, &at, RETRY_LOOKED_MAX / 16, core->scratch, ROWS);
+        int n =
+            core->store->jobs(core->store, batch->row.id, &at, RETRY_LOOKED_MAX / 16, core->scratch, ROWS);
 
         for (int i = 0; i < n; i++)
             begin_again(core, retry, &core->scratch[i], batch);
@@ -227,11 +234,12 @@ void retry_ask(struct core *core, const struct event *event, struct effects *eff
     if (!answers_find(core, event, m->queue, m->batch, &queue, &batch, effects))
         return;
     if (batch->row.cancel_pending) {
-        effects_refuse(effects, event->session, correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM, STILL_CANCELLING_MS,
-                       "batch `%s` is still being cancelled", m->batch);
+        effects_refuse(effects, event->session, correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM,
+                       STILL_CANCELLING_MS, "batch `%s` is still being cancelled", m->batch);
         return;
     }
-    if (!core->store->has_room(core->store, RETRIED_MAX * 1024) || retry.live + RETRIED_MAX > core->config.jobs_max) {
+    if (!core->store->has_room(core->store, RETRIED_MAX * 1024) ||
+        retry.live + RETRIED_MAX > core->config.jobs_max) {
         effects_refuse(effects, event->session, correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM, 1000,
                        "the broker has no room for %d unfinished jobs more (disk, or jobs_max)", RETRIED_MAX);
         return;
@@ -242,7 +250,8 @@ void retry_ask(struct core *core, const struct event *event, struct effects *eff
     for (size_t i = 0; i < m->n_state; i++)
         retry.wanted[m->state[i]] = true; /* the same numbers */
     if (m->n_state == 0)
-        retry.wanted[JOB_FAILED] = retry.wanted[JOB_DEAD] = retry.wanted[JOB_CANCELLED] = retry.wanted[JOB_EXPIRED] = true;
+        retry.wanted[JOB_FAILED] = retry.wanted[JOB_DEAD] = retry.wanted[JOB_CANCELLED] =
+            retry.wanted[JOB_EXPIRED] = true;
     if (batch->row.cancelling_ms)
         cancel_lift(batch);
     if (seqs)

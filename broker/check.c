@@ -112,8 +112,8 @@ static bool check_submit(const Moothall__Submit *m, struct span payload, struct 
         !check_name("submit.batch", m->batch, BATCH_NAME_MAX, false, err))
         return false;
     if (m->batch_total > BATCH_POSITIONS_MAX)
-        return err_set(err, ERR_INPUT, "submit.batch_total is %" PRIu32 "; expected at most %d", m->batch_total,
-                       BATCH_POSITIONS_MAX);
+        return err_set(err, ERR_INPUT, "submit.batch_total is %" PRIu32 "; expected at most %d",
+                       m->batch_total, BATCH_POSITIONS_MAX);
     if (m->mode != MOOTHALL__SUBMIT_MODE__NEW && m->mode != MOOTHALL__SUBMIT_MODE__UPDATE &&
         m->mode != MOOTHALL__SUBMIT_MODE__RETRY)
         return no(err, "submit.mode", "is unknown");
@@ -199,7 +199,8 @@ static bool check_fetch(const Moothall__Fetch *m, struct err *err)
     if (m->order != MOOTHALL__ORDER__COMPLETION && !*m->batch)
         return no(err, "fetch.batch", "is empty; only a batch has positions and ids");
     if (m->order == MOOTHALL__ORDER__NAMED ? m->n_job == 0 : m->n_job > 0)
-        return no(err, "fetch.job", m->n_job ? "is of the order NAMED only" : "is empty; NAMED wants 1 to 256 ids");
+        return no(err, "fetch.job",
+                  m->n_job ? "is of the order NAMED only" : "is empty; NAMED wants 1 to 256 ids");
     if (!check_ids("fetch.job", m->job, m->n_job, err))
         return false;
     if (m->from > (m->order == MOOTHALL__ORDER__POSITION ? (uint64_t)BATCH_POSITIONS_MAX : UINT64_C(1) << 39))

@@ -24,7 +24,8 @@ struct core_config {
     uint32_t attempts_max, infra_max;
     int64_t backoff_ms, backoff_max_ms;
     int64_t jobs_max; /* that have not ended */
-    int64_t retention_ms; /* bodies of what ended so long ago are erased; 0: never.  A queue may say otherwise */
+    int64_t
+        retention_ms; /* bodies of what ended so long ago are erased; 0: never.  A queue may say otherwise */
     uint32_t payload_max, window;
     size_t leases_max;
 };

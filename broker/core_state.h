@@ -153,7 +153,8 @@ void jobs_damaged_entry(struct core *core, const struct entry *entry);
 void cancel_ask(struct core *core, const struct event *event, struct effects *effects);
 void cancel_on(struct core *core); /* a slice of what is to be ended */
 void cancel_lift(struct batch *batch);
-void cancel_job(struct core *core, struct job *job, struct batch *batch, const char *reason, struct effects *effects);
+void cancel_job(struct core *core, struct job *job, struct batch *batch, const char *reason,
+                struct effects *effects);
 void retry_ask(struct core *core, const struct event *event, struct effects *effects);
 
 /* purge.c */
@@ -163,8 +164,9 @@ int64_t purge_retention_ms(const struct core *core, const struct queue_book *que
 
 /* answers.c */
 /* The queue, and the batch where one is named; false: there is none, which has been answered. */
-bool answers_find(struct core *core, const struct event *event, const char *queue_name, const char *batch_name,
-                  struct queue_book **queue, struct batch **batch, struct effects *effects);
+bool answers_find(struct core *core, const struct event *event, const char *queue_name,
+                  const char *batch_name, struct queue_book **queue, struct batch **batch,
+                  struct effects *effects);
 /* The seqs of those jobs; NULL: one is unknown, which has been answered. */
 int64_t *answers_named(struct core *core, const struct event *event, const struct batch *batch, char **names,
                        size_t count, struct effects *effects);

@@ -29,7 +29,8 @@ enum {
     RECEIVE_MAX = 512, /* messages taken in before answers are looked at again */
     TURN_EVENTS_MAX = 2048,
     TURN_PAYLOAD_MAX = 8 * 1024 * 1024,
-    TURN_WEIGHT_MAX = 2048, /* jobs of one transaction: each takes some kilobytes of memory until it is kept */
+    TURN_WEIGHT_MAX =
+        2048, /* jobs of one transaction: each takes some kilobytes of memory until it is kept */
     RESULT_WEIGHT = 3,
     TICK_MS = 50,
     PAUSE_MS = 500, /* ten ticks missed: this process did not run */
@@ -84,7 +85,7 @@ struct hall {
     /* The rest belongs to the link thread. */
     struct session *by_peer, *by_id;
     uint64_t session_last;
-    size_t bytes_in; /* payloads that the core has not given back */
+    size_t bytes_in;      /* payloads that the core has not given back */
     struct core_time now; /* without the times in which this process stood still, see look_at_clock */
     int64_t clock_ms;     /* what the clock said then */
     int64_t paused_ms;    /* all of those times */
@@ -107,9 +108,9 @@ static struct core_time time_now(void)
     return (struct core_time){ .mono_ms = clock_now_ms(), .wall_ms = clock_wall_ms() };
 }
 
-/* Leases and sessions are timed by a clock that leaves out our own pauses: while this process stood still (stopped, or
- * its machine was), nobody could renew a lease with it, and on waking all would seem overdue before the first of the
- * messages that wait in the socket is read. */
+/* Leases and sessions are timed by a clock that leaves out our own pauses: while this process stood still
+ * (stopped, or its machine was), nobody could renew a lease with it, and on waking all would seem overdue
+ * before the first of the messages that wait in the socket is read. */
 static void look_at_clock(struct hall *hall)
 {
     struct core_time now = time_now();
@@ -652,8 +653,8 @@ static void send_effect(struct hall *hall, const struct effect *effect)
         session_ended(hall, session, "unreachable");
 }
 
-/* Leases that are over before their worker knows: it is told at once, not only when it asks by its next heartbeat.  Returns
- * the last effect that went into the message. */
+/* Leases that are over before their worker knows: it is told at once, not only when it asks by its next
+ * heartbeat.  Returns the last effect that went into the message. */
 static const struct effect *send_dropped(struct hall *hall, const struct effect *effect)
 {
     Moothall__HeartbeatReply reply = MOOTHALL__HEARTBEAT_REPLY__INIT;

@@ -87,9 +87,9 @@ struct job {
 /* JOB_NONE where that cause cannot act on that state: the caller treats it as "too late". */
 enum job_state job_next(enum job_state from, enum job_cause cause);
 
-/* When time alone moves a job that is now in this state: the end of a delay, the deadline, or, where it was never leased
- * in this generation, the end of its patience.  The core sets wake_ms to this on every change of state, and the store
- * finds by it whose time has come. */
+/* When time alone moves a job that is now in this state: the end of a delay, the deadline, or, where it was
+ * never leased in this generation, the end of its patience.  The core sets wake_ms to this on every change of
+ * state, and the store finds by it whose time has come. */
 int64_t job_wake(const struct job *job, int64_t now_wall_ms);
 
 static inline bool job_ended(enum job_state state)

@@ -193,7 +193,8 @@ static void expire(struct core *core, struct job *job, struct batch *batch, stru
     if (job->deadline_ms && job->deadline_ms <= core->now.wall_ms)
         snprintf(reason, sizeof reason, "its deadline passed while it was %s", job_state_name(job->state));
     else
-        snprintf(reason, sizeof reason, "no worker took it up within %" PRId64 " ms (ready_ttl_ms)", job->ready_ttl_ms);
+        snprintf(reason, sizeof reason, "no worker took it up within %" PRId64 " ms (ready_ttl_ms)",
+                 job->ready_ttl_ms);
     jobs_withdraw(core, job, effects);
     jobs_end(core, job, batch, &(struct ending){ .cause = CAUSE_EXPIRED, .reason = reason });
     core->store->job_move(core->store, job);
@@ -268,7 +269,8 @@ static void first_reason(struct submission *s, const char *format, ...)
 static bool admit(struct core *core, struct submission *s)
 {
     if (s->closed) {
-        first_reason(s, "the batch is cancelled (%s); a retry of it opens it again", s->batch->row.cancel_reason);
+        first_reason(s, "the batch is cancelled (%s); a retry of it opens it again",
+                     s->batch->row.cancel_reason);
         return false;
     }
     if (!s->room) {
@@ -332,10 +334,10 @@ static void start(struct core *core, struct job *job, struct batch *batch, const
     note_job(batch, job);
     if (m->refused) {
         jobs_end(core, job, batch,
-            &(struct ending){ .cause = CAUSE_REFUSED,
-                              .status_code = m->status_code ? m->status_code : 400,
-                              .reason = "the request was refused before it was submitted",
-                              .body = body });
+                 &(struct ending){ .cause = CAUSE_REFUSED,
+                                   .status_code = m->status_code ? m->status_code : 400,
+                                   .reason = "the request was refused before it was submitted",
+                                   .body = body });
     } else if (job->run_at_ms) {
         jobs_change(core, job, batch, CAUSE_POSTPONED);
     } else {
@@ -403,7 +405,7 @@ static void renew(struct core *core, struct submission *s, struct job *job, cons
     if (!job_ended(job->state)) {
         jobs_withdraw(core, job, effects);
         jobs_end(core, job, s->batch,
-            &(struct ending){ .cause = CAUSE_SUPERSEDED, .reason = "superseded by an update" });
+                 &(struct ending){ .cause = CAUSE_SUPERSEDED, .reason = "superseded by an update" });
     }
     batch_unended(s->batch, job->position);
     job->generation++;
@@ -500,8 +502,8 @@ static void damaged(struct core *core, struct job *job, struct batch *batch)
 {
     log_error("job.damaged", "job=%s seq=%" PRId64, job->id, job->seq);
     jobs_end(core, job, batch,
-        &(struct ending){ .cause = CAUSE_DAMAGED,
-                          .reason = "the stored request is damaged: its checksum is wrong" });
+             &(struct ending){ .cause = CAUSE_DAMAGED,
+                               .reason = "the stored request is damaged: its checksum is wrong" });
     core->store->job_move(core->store, job);
 }
 
@@ -570,8 +572,8 @@ static int by_age(const void *a, const void *b)
     return x->seq < y->seq ? -1 : x->seq > y->seq;
 }
 
-/* Reads on, once.  Every queue that has ready jobs and is not paused gives its oldest; of those only what lies before the
- * youngest that a queue with more has given is certain to be next. */
+/* Reads on, once.  Every queue that has ready jobs and is not paused gives its oldest; of those only what
+ * lies before the youngest that a queue with more has given is certain to be next. */
 static void gather(struct core *core, int band, int64_t after)
 {
     struct waiting *rows = core->gathered;
@@ -604,7 +606,8 @@ static void gather(struct core *core, int band, int64_t after)
         if (!batch || !batch->row.cancel_pending)
             rows[kept++] = rows[i];
     }
-    window_refill(&core->window[band], rows, (size_t)kept, seen == INT64_MAX ? last : seen, seen == INT64_MAX);
+    window_refill(&core->window[band], rows, (size_t)kept, seen == INT64_MAX ? last : seen,
+                  seen == INT64_MAX);
 }
 
 static void refill(struct core *core, int band)
@@ -663,7 +666,7 @@ static bool grant(struct core *core, int band, struct waiting waiting, struct wo
         !(batch = books_batch_id(&core->books, job.batch)))
         return true;
     assert(!batch->row.cancel_pending && !batch->queue->row.paused); /* no window holds such a job */
-    if (job.wake_ms && job.wake_ms <= core->now.wall_ms) { /* between two ticks */
+    if (job.wake_ms && job.wake_ms <= core->now.wall_ms) {           /* between two ticks */
         expire(core, &job, batch, effects);
         return true;
     }
@@ -782,15 +785,15 @@ static bool record(struct core *core, struct worker *worker, const Moothall__Res
         if (*m->numerics)
             text_copy(core->numerics, sizeof core->numerics, m->numerics);
         jobs_end(core, &job, batch,
-            &(struct ending){ .cause = cause,
-                              .status_code = status,
-                              .reason = m->reason,
-                              .numerics = m->numerics,
-                              .worker = worker->offer.name,
-                              .prompt_tokens = m->prompt_tokens,
-                              .generated_tokens = m->generated_tokens,
-                              .cached_tokens = m->cached_tokens,
-                              .body = body });
+                 &(struct ending){ .cause = cause,
+                                   .status_code = status,
+                                   .reason = m->reason,
+                                   .numerics = m->numerics,
+                                   .worker = worker->offer.name,
+                                   .prompt_tokens = m->prompt_tokens,
+                                   .generated_tokens = m->generated_tokens,
+                                   .cached_tokens = m->cached_tokens,
+                                   .body = body });
     }
     core->store->job_move(core->store, &job);
     return true;

@@ -14,7 +14,8 @@ enum {
 /* What the entry of an ended generation keeps, and the request when nobody needs it any more. */
 static uint64_t erase(struct core *core, struct queue_book *queue, const struct remains *rest)
 {
-    core->store->entry_purge(core->store, queue->row.id, rest->number, rest->newest ? rest->job : 0, core->now.wall_ms);
+    core->store->entry_purge(core->store, queue->row.id, rest->number, rest->newest ? rest->job : 0,
+                             core->now.wall_ms);
     queue->row.purged++;
     queue->changed = true;
     return rest->size + (rest->newest ? rest->request_size : 0);
@@ -33,7 +34,8 @@ void purge_ask(struct core *core, const struct event *event, struct effects *eff
     if (!answers_find(core, event, m->queue, m->batch, &queue, &batch, effects))
         return;
     answer = effects_new(effects, &moothall__purged__descriptor);
-    cutoff_ms = m->older_than_ms < (uint64_t)core->now.wall_ms ? core->now.wall_ms - (int64_t)m->older_than_ms : 0;
+    cutoff_ms =
+        m->older_than_ms < (uint64_t)core->now.wall_ms ? core->now.wall_ms - (int64_t)m->older_than_ms : 0;
     do {
         n = core->store->remains(core->store, queue->row.id, batch ? batch->row.id : 0, number, rows, ROWS);
         for (int i = 0; i < n; i++) {
@@ -51,8 +53,8 @@ void purge_ask(struct core *core, const struct event *event, struct effects *eff
     if (answer->jobs)
         log_info("queue.purged", "queue=\"%s\" batch=\"%s\" jobs=%llu bytes=%llu", m->queue, m->batch,
                  (unsigned long long)answer->jobs, (unsigned long long)answer->bytes);
-    effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_PURGED, answer,
-                 (struct span){ 0 });
+    effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_PURGED,
+                 answer, (struct span){ 0 });
 }
 
 int64_t purge_retention_ms(const struct core *core, const struct queue_book *queue)

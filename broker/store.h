@@ -79,7 +79,7 @@ struct batch_row {
     int64_t cancelling_ms; /* when it was cancelled: it takes no jobs until a retry */
     bool cancel_pending;   /* it has jobs that have to be ended as cancelled; none of them is leased */
     char cancel_reason[CANCEL_REASON_MAX + 1];
-    int64_t expires_ms;    /* the latest deadline of its jobs */
+    int64_t expires_ms;                  /* the latest deadline of its jobs */
     char endpoint[JOB_ENDPOINT_MAX + 1]; /* of its jobs; empty where they differ */
     bool endpoints_differ;
     int64_t seq_first, seq_last; /* its jobs lie in between, among others */
@@ -170,7 +170,8 @@ struct store {
 
     /* Is there room on the disk for that many bytes more, beside what finishing needs? */
     bool (*has_room)(struct store *store, size_t bytes);
-    /* Housekeeping in idle moments, outside a transaction: checkpoints, the ballast, traces of what was purged. */
+    /* Housekeeping in idle moments, outside a transaction: checkpoints, the ballast, traces of what was
+     * purged. */
     void (*tend)(struct store *store, bool idle);
 
     /* The hall.  The store that was just made has a hall of its own already. */
@@ -202,17 +203,19 @@ struct store {
     bool (*body)(struct store *store, int64_t seq, struct arena *arena, struct span *body);
 
     /* By age; after: a seq. */
-    int (*ready)(struct store *store, int64_t queue, int band, int64_t after, struct waiting *rows, int rows_max);
+    int (*ready)(struct store *store, int64_t queue, int band, int64_t after, struct waiting *rows,
+                 int rows_max);
     /* after: the last one that was seen, NULL at the start. */
     int (*leased)(struct store *store, const struct job *after, struct job *rows, int rows_max);
     /* The jobs of one batch that have not ended, by (state, band, seq); looks at `most` of its queue, and is
      * where it stopped in *at, which starts as zero.  *over: there are no more. */
-    int (*live)(struct store *store, const struct batch_row *batch, struct live_at *at, int most, int64_t *seqs,
-                int seqs_max, bool *over);
-    /* The jobs of one batch by age, in any state; looks at `most` numbers.  *at: the last number looked at. */
+    int (*live)(struct store *store, const struct batch_row *batch, struct live_at *at, int most,
+                int64_t *seqs, int seqs_max, bool *over);
+    /* The jobs of one batch by age, in any state; looks at `most` numbers.  *at: the last number looked at.
+     */
     int (*jobs)(struct store *store, int64_t batch, int64_t *at, int most, struct job *rows, int rows_max);
-    /* Jobs whose wake_ms has come, or that wait after a failed attempt for longer than any such wait can be (the clock was
-     * set back). */
+    /* Jobs whose wake_ms has come, or that wait after a failed attempt for longer than any such wait can be
+     * (the clock was set back). */
     int (*due)(struct store *store, int64_t wall_ms, int64_t delay_max_ms, int64_t *seqs, int seqs_max);
     int64_t (*next_due)(struct store *store); /* wall clock; INT64_MAX when nothing waits for a time */
     /* The first position at or after `from` that has no ended job, looking at most `most` positions
@@ -228,13 +231,16 @@ struct store {
     int (*entries)(struct store *store, const struct entry_query *query, struct entry *rows,
                    struct buf *bodies);
 
-    /* The entries after a number, of one batch or (0) the whole queue, with what a purge has to know of them. */
+    /* The entries after a number, of one batch or (0) the whole queue, with what a purge has to know of them.
+     */
     int (*remains)(struct store *store, int64_t queue, int64_t batch, int64_t after, struct remains *rows,
                    int rows_max);
-    /* Erases: of the entry the body, the reason and the worker's words; of the job (0: none) the request.  They are gone from
-     * every file of the store when a commit that was told so has returned, else after some idle moments. */
+    /* Erases: of the entry the body, the reason and the worker's words; of the job (0: none) the request.
+     * They are gone from every file of the store when a commit that was told so has returned, else after some
+     * idle moments. */
     void (*entry_purge)(struct store *store, int64_t queue, int64_t number, int64_t job, int64_t now_ms);
-    void (*purge_now)(struct store *store); /* the next commit shall erase the traces of this transaction too */
+    void (*purge_now)(
+        struct store *store); /* the next commit shall erase the traces of this transaction too */
 
     /* Of one queue, those that moved last. */
     int (*consumers)(struct store *store, const char *queue, struct consumer_row *rows, int rows_max);

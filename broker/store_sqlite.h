@@ -5,7 +5,7 @@
  * space so that leased work can still be finished and stored when the disk is full.
  *
  * Formats only go forward: `user_version` is the number of migrations applied (the table in
- * store_sqlite.c); an older file is brought up to date when it is opened, a newer one is refused.
+ * store_sqlite_open.c); an older file is brought up to date when it is opened, a newer one is refused.
  * To change the format, add a migration at the end of that table, and a test that opens a file of
  * the version before. */
 

@@ -2,11 +2,11 @@
  *
  * The store holds every job; the window only the next few, in order of age, so a million waiting
  * jobs cost neither memory nor time at the start.  `seen` is how far the store has been read: every ready
- * job up to there that may be leased is in the window, those beyond it are not.  `whole` says that there is nothing
- * beyond; while it is false the caller reads on when the window runs low.
+ * job up to there that may be leased is in the window, those beyond it are not.  `whole` says that there is
+ * nothing beyond; while it is false the caller reads on when the window runs low.
  *
- * Jobs of a paused queue or of a batch that is being cancelled may not be leased: they are left out, and whoever
- * lets them in again begins the window anew. */
+ * Jobs of a paused queue or of a batch that is being cancelled may not be leased: they are left out, and
+ * whoever lets them in again begins the window anew. */
 
 #ifndef BROKER_WINDOW_H
 #define BROKER_WINDOW_H
@@ -56,8 +56,8 @@ static inline const struct waiting *window_at(const struct window *window, size_
 /* True when the store should be asked for ready jobs younger than *after. */
 bool window_wants(const struct window *window, int64_t *after);
 
-/* What the store had after that: jobs in order of age, those that may be leased of all up to `seen`; whole: there
- * was nothing else.  Of more than the window has room for the youngest are left in the store. */
+/* What the store had after that: jobs in order of age, those that may be leased of all up to `seen`; whole:
+ * there was nothing else.  Of more than the window has room for the youngest are left in the store. */
 void window_refill(struct window *window, const struct waiting *jobs, size_t count, int64_t seen, bool whole);
 
 #endif

@@ -1,11 +1,13 @@
-/* lives - the whole life of a job at random: submitted, updated, delayed, overdue, leased, finished, hindered, cancelled alone or
- * with its batch, retried, purged, in queues that are paused and resumed, under a broker that is killed in the midst of it.
+/* lives - the whole life of a job at random: submitted, updated, delayed, overdue, leased, finished,
+ * hindered, cancelled alone or with its batch, retried, purged, in queues that are paused and resumed, under
+ * a broker that is killed in the midst of it.
  *
  *     MOOTHALL_BROKER=build/moothall-broker build/tests/lives_test [STEPS [SEED]]
  *
- * What was answered must stay true: nothing of a cancelled batch is leased until a retry; a result that was called stored is
- * the entry of its generation, until it is purged; an entry keeps its number; and in the end every generation that ended
- * has exactly one entry.  The seed (printed when it fails) decides what happens when. */
+ * What was answered must stay true: nothing of a cancelled batch is leased until a retry; a result that was
+ * called stored is the entry of its generation, until it is purged; an entry keeps its number; and in the end
+ * every generation that ended has exactly one entry.  The seed (printed when it fails) decides what happens
+ * when. */
 
 #include <inttypes.h>
 #include <signal.h>
@@ -62,16 +64,18 @@ static uint32_t draw(uint32_t below)
 
 static void start(void)
 {
-    static const char *const flags[] = { "--workers=1",     "--log-level=error", "--infra-max=1000", "--backoff-ms=20ms",
-                                         "--attempts-max=3", "--heartbeat-ms=1s", "--lease-ms=5s",    NULL };
+    static const char *const flags[] = { "--workers=1",      "--log-level=error",
+                                         "--infra-max=1000", "--backoff-ms=20ms",
+                                         "--attempts-max=3", "--heartbeat-ms=1s",
+                                         "--lease-ms=5s",    NULL };
     int status = 0;
 
-    MUST(broker_start(&broker, store, flags, &status), "the broker does not start again: %s", broker.last_words);
+    MUST(broker_start(&broker, store, flags, &status), "the broker does not start again: %s",
+         broker.last_words);
     MUST(peer_client(&client, broker.endpoint, "lives"), "no Welcome");
     /* A new process each time: what the one before held is lost, as if it had died with the broker. */
     MUST(peer_worker(&worker, broker.endpoint, "w", ++incarnation, CREDIT), "no seat");
     held_count = 0;
-
 }
 
 static void restart(void)
@@ -182,7 +186,8 @@ static void finish(struct held *h, Moothall__Outcome outcome, bool wait)
     m.fence = fence;
     m.outcome = outcome;
     m.reason = reason;
-    peer_send(&worker, MOOTHALL__ENVELOPE__BODY_RESULT, &m, outcome == MOOTHALL__OUTCOME__HINDERED ? (struct span){ 0 } : span_text(body));
+    peer_send(&worker, MOOTHALL__ENVELOPE__BODY_RESULT, &m,
+              outcome == MOOTHALL__OUTCOME__HINDERED ? (struct span){ 0 } : span_text(body));
     while (wait) {
         const Moothall__Envelope *e;
 
@@ -224,7 +229,8 @@ static void submit(bool wait)
         moothall__new_job__init(&job[i]);
         jobs[i] = &job[i];
         snprintf(id[i], sizeof id[i], "j%d", number);
-        n = snprintf(bodies + size, sizeof bodies - size, "%d %d body %d", batch, number, m.mode == MOOTHALL__SUBMIT_MODE__UPDATE ? (int)draw(2) : 0);
+        n = snprintf(bodies + size, sizeof bodies - size, "%d %d body %d", batch, number,
+                     m.mode == MOOTHALL__SUBMIT_MODE__UPDATE ? (int)draw(2) : 0);
         job[i].id = job[i].custom_id = id[i];
         job[i].position = batch == 2 ? UINT32_MAX : (uint32_t)number;
         job[i].size = (uint32_t)n;
@@ -313,7 +319,8 @@ static void purge(bool wait)
     m.batch = draw(2) ? name : (char[]){ "" };
     m.older_than_ms = draw(2) ? 0 : draw(500);
     if (wait)
-        purges += ask(MOOTHALL__ENVELOPE__BODY_PURGE, &m, (struct span){ 0 })->body_case == MOOTHALL__ENVELOPE__BODY_PURGED;
+        purges += ask(MOOTHALL__ENVELOPE__BODY_PURGE, &m, (struct span){ 0 })->body_case ==
+                  MOOTHALL__ENVELOPE__BODY_PURGED;
     else
         peer_send(&client, MOOTHALL__ENVELOPE__BODY_PURGE, &m, (struct span){ 0 });
 }
@@ -381,7 +388,8 @@ static void step(void)
 static uint64_t unfinished(void)
 {
     Moothall__StatusAsk m = MOOTHALL__STATUS_ASK__INIT;
-    const Moothall__Counts *c = ask(MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &m, (struct span){ 0 })->status->counts;
+    const Moothall__Counts *c =
+        ask(MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &m, (struct span){ 0 })->status->counts;
 
     return c->ready + c->leased + c->delayed;
 }
@@ -405,8 +413,10 @@ static void read_all(const char *queue)
             int batch = atoi(entry->batch + 1), job = atoi(entry->job + 1), found = 0;
             char body[64] = "";
 
-            MUST(entry->number == next++, "entry %" PRIu64 " came where %" PRIu64 " was next", entry->number, next - 1);
-            MUST(entry->generation < GENERATIONS && entry->size < sizeof body, "more generations than this test counts");
+            MUST(entry->number == next++, "entry %" PRIu64 " came where %" PRIu64 " was next", entry->number,
+                 next - 1);
+            MUST(entry->generation < GENERATIONS && entry->size < sizeof body,
+                 "more generations than this test counts");
             memcpy(body, client.message.payload.data + at, entry->size);
             at += entry->size;
             entries[batch][job][entry->generation]++;
@@ -415,13 +425,16 @@ static void read_all(const char *queue)
                 continue;
             }
             if (entry->state == MOOTHALL__STATE__DONE)
-                MUST(sscanf(body, "%*d %*d number %d", &found) == 1, "job %s of %s has the result `%s`", entry->job, entry->batch, body);
+                MUST(sscanf(body, "%*d %*d number %d", &found) == 1, "job %s of %s has the result `%s`",
+                     entry->job, entry->batch, body);
             if (stored[batch][job][entry->generation] && entry->state == MOOTHALL__STATE__DONE)
-                MUST(stored[batch][job][entry->generation] == found, "job %s of %s, generation %u: result %d was called stored, %d is there",
-                     entry->job, entry->batch, entry->generation, stored[batch][job][entry->generation], found);
+                MUST(stored[batch][job][entry->generation] == found,
+                     "job %s of %s, generation %u: result %d was called stored, %d is there", entry->job,
+                     entry->batch, entry->generation, stored[batch][job][entry->generation], found);
             MUST(!stored[batch][job][entry->generation] || entry->state == MOOTHALL__STATE__DONE ||
                      entry->state == MOOTHALL__STATE__FAILED,
-                 "job %s of %s: its result was called stored, and it ended as %d", entry->job, entry->batch, (int)entry->state);
+                 "job %s of %s: its result was called stored, and it ended as %d", entry->job, entry->batch,
+                 (int)entry->state);
         }
     }
 }
@@ -457,9 +470,10 @@ int main(int argc, char **argv)
             finish(&held[0], MOOTHALL__OUTCOME__FINISHED, true);
     }
     MUST(peer_audit(&client, &audit), "no audit was to be had");
-    MUST(!audit.unfinished && !audit.missing && !audit.doubled && !audit.corrupt && !audit.holes && audit.entries == audit.generations,
-         "the audit: %" PRIu64 " generations, %" PRIu64 " entries, %" PRIu64 " missing, %" PRIu64 " doubled, %" PRIu64
-         " corrupt, %" PRIu64 " holes",
+    MUST(!audit.unfinished && !audit.missing && !audit.doubled && !audit.corrupt && !audit.holes &&
+             audit.entries == audit.generations,
+         "the audit: %" PRIu64 " generations, %" PRIu64 " entries, %" PRIu64 " missing, %" PRIu64
+         " doubled, %" PRIu64 " corrupt, %" PRIu64 " holes",
          audit.generations, audit.entries, audit.missing, audit.doubled, audit.corrupt, audit.holes);
     read_all("q");
     read_all("r");
@@ -467,15 +481,19 @@ int main(int argc, char **argv)
         for (int j = 0; j < JOBS; j++)
             for (int g = 1; g < GENERATIONS; g++) {
                 twice += entries[b][j][g] > 1;
-                lost += entries[b][j][g] == 0 && (stored[b][j][g] || (g + 1 < GENERATIONS && entries[b][j][g + 1]));
+                lost += entries[b][j][g] == 0 &&
+                        (stored[b][j][g] || (g + 1 < GENERATIONS && entries[b][j][g + 1]));
             }
     MUST(!twice && !lost, "%d generations have two entries, %d have none", twice, lost);
     peer_close(&client);
     peer_close(&worker);
     MUST(broker_stop(&broker) == 0, "the broker ends with `%s`", broker.last_words);
-    printf("%" PRIu64 " jobs, %" PRIu64 " generations, %d broker deaths, %d leases, %d cancels, %d retries, %d purges, %.1f s, seed %" PRIu64
-           "\n",
-           audit.jobs, audit.generations, kills, leases, cancels, retries, purges, (double)(clock_now_ms() - began) / 1000, seed);
+    printf(
+        "%" PRIu64 " jobs, %" PRIu64
+        " generations, %d broker deaths, %d leases, %d cancels, %d retries, %d purges, %.1f s, seed %" PRIu64
+        "\n",
+        audit.jobs, audit.generations, kills, leases, cancels, retries, purges,
+        (double)(clock_now_ms() - began) / 1000, seed);
     unlink(store);
     snprintf(path, sizeof path, "%s.ballast", store);
     unlink(path);

@@ -806,7 +806,8 @@ static void test_store_cannot_be_made_on_a_full_disk_and_says_so(void **state)
 /* A store that an earlier release left behind opens, and everything in it goes on. */
 static void test_store_of_the_first_format_is_brought_up_to_date(void **state)
 {
-    const char *store = path_of("version1.db"), *python = getenv("MOOTHALL_PYTHON"), *sql = getenv("MOOTHALL_VERSION1");
+    const char *store = path_of("version1.db"), *python = getenv("MOOTHALL_PYTHON"),
+               *sql = getenv("MOOTHALL_VERSION1");
     Moothall__StatusAsk ask = MOOTHALL__STATUS_ASK__INIT;
     Moothall__CursorAsk cursor = MOOTHALL__CURSOR_ASK__INIT;
     Moothall__Fetch fetch = MOOTHALL__FETCH__INIT;
@@ -824,7 +825,8 @@ static void test_store_of_the_first_format_is_brought_up_to_date(void **state)
     if (!python || !sql)
         skip();
     snprintf(command, sizeof command,
-             "'%s' -c 'import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.executescript(open(sys.argv[2]).read())' '%s' '%s'",
+             "'%s' -c 'import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); "
+             "c.executescript(open(sys.argv[2]).read())' '%s' '%s'",
              python, store, sql);
     CHECK(system(command) == 0);
     CHECK(broker_start(&broker, store, NULL, &status));
@@ -836,12 +838,14 @@ static void test_store_of_the_first_format_is_brought_up_to_date(void **state)
     ask.batch = old;
     CHECK(peer_ask(&client, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask, (struct span){ 0 }));
     m = client.message.envelope->status;
-    CHECK(m->n_queue == 1 && !m->queue[0]->paused && m->queue[0]->retention_ms == 0 && m->queue[0]->n_consumer == 1);
+    CHECK(m->n_queue == 1 && !m->queue[0]->paused && m->queue[0]->retention_ms == 0 &&
+          m->queue[0]->n_consumer == 1);
     /* The back-off of the delayed one is over by now. */
     CHECK(m->counts->done == 2 && m->counts->failed == 1 && m->counts->leased == 1 &&
           m->counts->delayed + m->counts->ready == 2);
     batch = m->batch[0];
-    CHECK(batch->state == MOOTHALL__BATCH_STATE__IN_PROGRESS && batch->in_progress_ms > 0 && batch->prompt_tokens == 9);
+    CHECK(batch->state == MOOTHALL__BATCH_STATE__IN_PROGRESS && batch->in_progress_ms > 0 &&
+          batch->prompt_tokens == 9);
     assert_string_equal(batch->endpoint, "/v1/completions");
     cursor.queue = q;
     cursor.batch = old;
@@ -853,12 +857,14 @@ static void test_store_of_the_first_format_is_brought_up_to_date(void **state)
     CHECK(client.message.envelope->entries->n_entry == 4);
     CHECK(span_equal(span_of(client.message.payload.data, 18), span_text("the result of done")));
 
-    /* The worker that held a lease comes back and finishes it; then the others are given out, oldest first. */
+    /* The worker that held a lease comes back and finishes it; then the others are given out, oldest first.
+     */
     CHECK(peer_worker(&worker, broker.endpoint, "w", 1, 1));
     for (int i = 0; i < 3; i++) {
         static const char *const order[] = { "held", "late", "low" };
 
-        result.fence = UINT64_C(5) << 20 | 1; /* it came with the Welcome, while peer_worker() waited for its Map */
+        result.fence =
+            UINT64_C(5) << 20 | 1; /* it came with the Welcome, while peer_worker() waited for its Map */
         if (i > 0) {
             CHECK(peer_expect(&worker, MOOTHALL__ENVELOPE__BODY_LEASE, 10000));
             assert_string_equal(worker.message.envelope->lease->job, order[i]);
@@ -881,7 +887,8 @@ static void test_store_of_the_first_format_is_brought_up_to_date(void **state)
 
 /* ---- what a client asks of whole batches ---- */
 
-static void submit_many(struct peer *client, const char *batch, int count, size_t body_size, const char *marker)
+static void submit_many(struct peer *client, const char *batch, int count, size_t body_size,
+                        const char *marker)
 {
     static Moothall__NewJob job[256];
     static char name[256][24];
@@ -929,8 +936,8 @@ static bool cancel_batch(struct peer *client, const char *batch)
            client->message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_CANCELLED;
 }
 
-/* Ten thousand jobs, some of them leased: the answer does not wait for their entries.  On a machine that does other things
- * too, one of three tries has to be in time. */
+/* Ten thousand jobs, some of them leased: the answer does not wait for their entries.  On a machine that does
+ * other things too, one of three tries has to be in time. */
 static void test_cancel_of_ten_thousand_is_answered_at_once(void **state)
 {
     enum { JOBS = 10000, IN_TIME_MS = 100 };
@@ -968,7 +975,8 @@ static void test_cancel_of_ten_thousand_is_answered_at_once(void **state)
             break;
         usleep(20000);
     }
-    CHECK(audit.unfinished == 0 && audit.entries == audit.jobs && !audit.missing && !audit.doubled && !audit.holes);
+    CHECK(audit.unfinished == 0 && audit.entries == audit.jobs && !audit.missing && !audit.doubled &&
+          !audit.holes);
     peer_close(&worker);
     peer_close(&client);
     broker_kill(&broker);
@@ -997,7 +1005,8 @@ static void test_cancel_survives_kills_in_its_midst(void **state)
         CHECK(broker_start(&broker, store, NULL, &status));
         CHECK(peer_client(&client, broker.endpoint, "c"));
         CHECK(peer_audit(&client, &audit));
-        CHECK(audit.jobs == JOBS && audit.entries >= before && !audit.missing && !audit.doubled && !audit.holes);
+        CHECK(audit.jobs == JOBS && audit.entries >= before && !audit.missing && !audit.doubled &&
+              !audit.holes);
         if (audit.unfinished == 0)
             break;
         CHECK(++kills < 100);
@@ -1056,7 +1065,8 @@ static void finish_leases(struct peer *worker, int count)
         kept = worker->message.payload.size > 2 && !memcmp(worker->message.payload.data, "a ", 2);
         for (size_t k = 0; k + 16 < sizeof body; k += 13)
             memcpy(body + k, kept ? "a good result" : "SECRETRESULT,", 13);
-        CHECK(peer_send(worker, MOOTHALL__ENVELOPE__BODY_RESULT, &m, span_of(body, 13 + (size_t)count * 31 % 8000)));
+        CHECK(peer_send(worker, MOOTHALL__ENVELOPE__BODY_RESULT, &m,
+                        span_of(body, 13 + (size_t)count * 31 % 8000)));
         count--;
     }
 }
@@ -1078,8 +1088,8 @@ static uint64_t purge_batch(struct peer *client, const char *batch)
     return jobs;
 }
 
-/* Erased is erased: when the purge is answered, no byte of a request or a result is left in the store's files, whatever their
- * sizes and whatever lay beside them; what was not purged is unharmed. */
+/* Erased is erased: when the purge is answered, no byte of a request or a result is left in the store's
+ * files, whatever their sizes and whatever lay beside them; what was not purged is unharmed. */
 static void test_purge_leaves_no_trace_in_the_files(void **state)
 {
     enum { ROUNDS = 6, GONE = 250, KEPT = 60, FINISHED = 150 };
@@ -1159,12 +1169,14 @@ static void test_retention_leaves_no_trace_in_the_files(void **state)
         after = traces(store, "SECRET");
     }
     CHECK(after == 0);
-    CHECK(peer_audit(&client, &audit) && audit.jobs == 300 && audit.entries == 300 && !audit.corrupt && !audit.missing);
+    CHECK(peer_audit(&client, &audit) && audit.jobs == 300 && audit.entries == 300 && !audit.corrupt &&
+          !audit.missing);
     peer_close(&client);
     broker_kill(&broker);
 }
 
-/* In their order the oldest bodies give their space back, so a store with a retention does not grow for ever. */
+/* In their order the oldest bodies give their space back, so a store with a retention does not grow for ever.
+ */
 static void test_space_of_what_was_purged_is_used_again(void **state)
 {
     enum { ROUNDS = 4, JOBS = 1500 };

@@ -117,7 +117,8 @@ static const Moothall__Purged *purge(const char *batch, uint64_t older_than_ms)
     return a ? a->e->purged : NULL;
 }
 
-static const Moothall__QueueStatus *queue_set(const char *queue, Moothall__QueueSet__Pause pause, int64_t retention_ms)
+static const Moothall__QueueStatus *queue_set(const char *queue, Moothall__QueueSet__Pause pause,
+                                              int64_t retention_ms)
 {
     Moothall__QueueSet m = MOOTHALL__QUEUE_SET__INIT;
     const struct answer *a;
@@ -183,7 +184,8 @@ static void test_named_entries_come_in_the_order_asked_up_to_the_first_unfinishe
     CHECK(m && m->n_entry == 2 && m->next == 2 && !m->end);
     assert_string_equal(m->entry[0]->job, "c");
     assert_string_equal(m->entry[1]->job, "a");
-    CHECK(m->entry[0]->position == UINT32_MAX && m->entry[0]->prompt_tokens == 3 && m->entry[0]->generated_tokens == 4);
+    CHECK(m->entry[0]->position == UINT32_MAX && m->entry[0]->prompt_tokens == 3 &&
+          m->entry[0]->generated_tokens == 4);
     CHECK(span_equal(heard(902, MOOTHALL__ENVELOPE__BODY_ENTRIES, 0)->payload, span_text("CA")));
 
     /* The first has not ended: the answer waits for it, and comes with all that follows. */
@@ -244,7 +246,8 @@ static void test_batch_without_a_total_is_over_when_its_jobs_are_and_goes_on_wit
     (void)state;
     worker(1, "w", 5);
     add("q", "grow", "a");
-    CHECK(batch_status("grow")->total == 1 && batch_status("grow")->state == MOOTHALL__BATCH_STATE__IN_PROGRESS);
+    CHECK(batch_status("grow")->total == 1 &&
+          batch_status("grow")->state == MOOTHALL__BATCH_STATE__IN_PROGRESS);
     a = fetch("grow", MOOTHALL__ORDER__COMPLETION, 1, 0);
     CHECK(a && !a->e->entries->end);
     add("q", "grow", "b");
@@ -255,18 +258,20 @@ static void test_batch_without_a_total_is_over_when_its_jobs_are_and_goes_on_wit
     worker(1, "w", 5);
     CHECK(batch_status("grow")->state == MOOTHALL__BATCH_STATE__IN_PROGRESS);
     CHECK(result_of(1, "a", 1, (uint64_t)1 << 20 | 1, MOOTHALL__OUTCOME__FINISHED, "A"));
-    CHECK(batch_status("grow")->state == MOOTHALL__BATCH_STATE__COMPLETED && batch_status("grow")->completed_ms);
+    CHECK(batch_status("grow")->state == MOOTHALL__BATCH_STATE__COMPLETED &&
+          batch_status("grow")->completed_ms);
     a = fetch("grow", MOOTHALL__ORDER__COMPLETION, 3, 0);
     CHECK(a && a->e->entries->end);
     add("q", "grow", "c");
-    CHECK(batch_status("grow")->state == MOOTHALL__BATCH_STATE__IN_PROGRESS && !batch_status("grow")->completed_ms);
+    CHECK(batch_status("grow")->state == MOOTHALL__BATCH_STATE__IN_PROGRESS &&
+          !batch_status("grow")->completed_ms);
     check_audit(3, 2);
 }
 
 /* ---- cancel ---- */
 
-/* The whole promise at once: from the answer on nothing is leased, what was done stays, everything gets its entry,
- * the workers hear of it, and others go on meanwhile. */
+/* The whole promise at once: from the answer on nothing is leased, what was done stays, everything gets its
+ * entry, the workers hear of it, and others go on meanwhile. */
 static void test_cancelled_batch_is_never_leased_again_and_each_job_gets_its_entry(void **state)
 {
     enum { JOBS = 3000 };
@@ -299,7 +304,8 @@ static void test_cancelled_batch_is_never_leased_again_and_each_job_gets_its_ent
     assert_string_equal(lease_got(1)->job, "s");
 
     /* Bounded slices: it takes turns. */
-    for (turns = 0; turns < 100 && batch_status("big")->state != MOOTHALL__BATCH_STATE__BATCH_CANCELLED; turns++)
+    for (turns = 0; turns < 100 && batch_status("big")->state != MOOTHALL__BATCH_STATE__BATCH_CANCELLED;
+         turns++)
         ;
     CHECK(turns > 3 && turns < 30);
     CHECK(batch_status("big")->counts->cancelled == JOBS - 1 && batch_status("big")->counts->done == 1);
@@ -378,23 +384,30 @@ static void test_cancelled_batch_takes_no_jobs_until_a_retry(void **state)
     const struct answer *a;
 
     (void)state;
-    CHECK(submit_to("b", 3, NEW, (struct job_line){ "a", "A", 0, 0, false }) == MOOTHALL__ACCEPTANCE__ACCEPTED);
+    CHECK(submit_to("b", 3, NEW, (struct job_line){ "a", "A", 0, 0, false }) ==
+          MOOTHALL__ACCEPTANCE__ACCEPTED);
     CHECK(cancel("b", NULL, 0)->jobs == 1);
     turn(NULL);
-    CHECK(submit_to("b", 3, NEW, (struct job_line){ "c", "C", 2, 0, false }) == MOOTHALL__ACCEPTANCE__TURNED_AWAY);
+    CHECK(submit_to("b", 3, NEW, (struct job_line){ "c", "C", 2, 0, false }) ==
+          MOOTHALL__ACCEPTANCE__TURNED_AWAY);
     assert_string_equal(last_reason, "the batch is cancelled (not wanted); a retry of it opens it again");
     CHECK(heard(900, MOOTHALL__ENVELOPE__BODY_SUBMITTED, 0)->e->submitted->closed);
-    CHECK(submit_to("b", 3, UPDATE, (struct job_line){ "a", "A2", 0, 0, false }) == MOOTHALL__ACCEPTANCE__TURNED_AWAY);
-    CHECK(submit_to("b", 3, NEW, (struct job_line){ "a", "A", 0, 0, false }) == MOOTHALL__ACCEPTANCE__DUPLICATE);
+    CHECK(submit_to("b", 3, UPDATE, (struct job_line){ "a", "A2", 0, 0, false }) ==
+          MOOTHALL__ACCEPTANCE__TURNED_AWAY);
+    CHECK(submit_to("b", 3, NEW, (struct job_line){ "a", "A", 0, 0, false }) ==
+          MOOTHALL__ACCEPTANCE__DUPLICATE);
     /* Whoever reads in order is not left waiting for what will never be submitted. */
     a = fetch("b", MOOTHALL__ORDER__POSITION, 0, 60000);
     CHECK(a && a->e->entries->n_entry == 1);
     a = fetch("b", MOOTHALL__ORDER__POSITION, a->e->entries->next, 60000);
     CHECK(a && a->e->entries->n_entry == 0 && a->e->entries->end);
 
-    CHECK(submit_to("b", 3, RETRY, (struct job_line){ "a", "A", 0, 0, false }) == MOOTHALL__ACCEPTANCE__RENEWED);
-    CHECK(submit_to("b", 3, NEW, (struct job_line){ "c", "C", 2, 0, false }) == MOOTHALL__ACCEPTANCE__ACCEPTED);
-    CHECK(batch_status("b")->cancelling_ms == 0 && batch_status("b")->state == MOOTHALL__BATCH_STATE__VALIDATING);
+    CHECK(submit_to("b", 3, RETRY, (struct job_line){ "a", "A", 0, 0, false }) ==
+          MOOTHALL__ACCEPTANCE__RENEWED);
+    CHECK(submit_to("b", 3, NEW, (struct job_line){ "c", "C", 2, 0, false }) ==
+          MOOTHALL__ACCEPTANCE__ACCEPTED);
+    CHECK(batch_status("b")->cancelling_ms == 0 &&
+          batch_status("b")->state == MOOTHALL__BATCH_STATE__VALIDATING);
     check_audit(2, 1);
 }
 
@@ -405,7 +418,8 @@ static void test_reader_in_order_of_a_cancelled_batch_gets_what_lies_behind_a_ho
 
     (void)state;
     worker(1, "w", 1);
-    CHECK(submit_to("b", 2000, NEW, (struct job_line){ "z", "Z", 1500, 0, false }) == MOOTHALL__ACCEPTANCE__ACCEPTED);
+    CHECK(submit_to("b", 2000, NEW, (struct job_line){ "z", "Z", 1500, 0, false }) ==
+          MOOTHALL__ACCEPTANCE__ACCEPTED);
     CHECK(finish(1, lease_got(1), "Z"));
     CHECK(!fetch("b", MOOTHALL__ORDER__POSITION, 0, 60000));
     CHECK(cancel("b", NULL, 0)->jobs == 0);
@@ -487,9 +501,13 @@ static void test_retry_skips_what_is_not_there_to_be_done_again(void **state)
     add("q", "b", "purged");
     CHECK(cancel("b", names, 1)->jobs == 1);
     CHECK(purge("b", 0)->jobs == 1);
-    CHECK(submit_job("q", "b", 0, NEW, (Moothall__NewJob){ .base = PLAIN.base, .refused = true, .position = UINT32_MAX,
-                                                           .custom_id = PLAIN.custom_id, .endpoint = PLAIN.endpoint,
-                                                           .id = PLAIN.id },
+    CHECK(submit_job("q", "b", 0, NEW,
+                     (Moothall__NewJob){ .base = PLAIN.base,
+                                         .refused = true,
+                                         .position = UINT32_MAX,
+                                         .custom_id = PLAIN.custom_id,
+                                         .endpoint = PLAIN.endpoint,
+                                         .id = PLAIN.id },
                      "bad", "{}") == MOOTHALL__ACCEPTANCE__ACCEPTED);
     m = retry("b", NULL, 0, 0);
     CHECK(m && m->jobs == 0 && m->skipped == 2 && m->next == 0);
@@ -497,9 +515,12 @@ static void test_retry_skips_what_is_not_there_to_be_done_again(void **state)
     m = retry("b", names, 1, 0);
     CHECK(m && m->jobs == 0 && m->skipped == 1);
     /* Submitted again with its body it can. */
-    CHECK(submit_job("q", "b", 0, RETRY, (Moothall__NewJob){ .base = PLAIN.base, .position = UINT32_MAX,
-                                                             .custom_id = PLAIN.custom_id, .endpoint = PLAIN.endpoint,
-                                                             .id = PLAIN.id },
+    CHECK(submit_job("q", "b", 0, RETRY,
+                     (Moothall__NewJob){ .base = PLAIN.base,
+                                         .position = UINT32_MAX,
+                                         .custom_id = PLAIN.custom_id,
+                                         .endpoint = PLAIN.endpoint,
+                                         .id = PLAIN.id },
                      "purged", "purged") == MOOTHALL__ACCEPTANCE__RENEWED);
     CHECK(lease_got(1) && lease_got(1)->generation == 2);
     CHECK(finish(1, lease_got(1), "P"));
@@ -549,7 +570,8 @@ static void test_deadline_ends_a_job_in_whatever_state_it_is(void **state)
     CHECK(status("b")->counts->expired == 3);
     assert_string_equal(entry_of("b", "leased")->reason, "its deadline passed while it was leased");
     assert_string_equal(entry_of("b", "ready")->reason, "its deadline passed while it was ready");
-    CHECK(entry_of("b", "later")->state == MOOTHALL__STATE__EXPIRED && entry_of("b", "later")->status_code == 0);
+    CHECK(entry_of("b", "later")->state == MOOTHALL__STATE__EXPIRED &&
+          entry_of("b", "later")->status_code == 0);
     CHECK(!result_of(1, "leased", 1, fence, MOOTHALL__OUTCOME__FINISHED, "late"));
     CHECK(batch_status("b")->state == MOOTHALL__BATCH_STATE__BATCH_EXPIRED && batch_status("b")->expired_ms);
     check_audit(3, 3);
@@ -621,7 +643,8 @@ static void test_delayed_start_waits_also_over_a_restart(void **state)
     CHECK(leases(1) == 1);
 }
 
-/* However many are due at once, a turn does a bounded part, and the rest follows without waiting for a tick. */
+/* However many are due at once, a turn does a bounded part, and the rest follows without waiting for a tick.
+ */
 static void test_many_deadlines_at_once_are_done_in_bounded_turns(void **state)
 {
     enum { JOBS = 2000 };
@@ -723,12 +746,14 @@ static void test_oldest_of_two_long_queues_come_first(void **state)
     worker(1, "w", 2 * JOBS);
     CHECK(leases(1) == 2 * JOBS);
     for (int i = 0; i < 2 * JOBS; i++)
-        assert_string_equal(heard(1, MOOTHALL__ENVELOPE__BODY_LEASE, i)->e->lease->queue, i < JOBS ? "first" : "second");
+        assert_string_equal(heard(1, MOOTHALL__ENVELOPE__BODY_LEASE, i)->e->lease->queue,
+                            i < JOBS ? "first" : "second");
 }
 
 /* ---- priorities ---- */
 
-/* However much work of a higher band there is, and goes on coming, each band gets its part: 4, 2 and 1 of 7. */
+/* However much work of a higher band there is, and goes on coming, each band gets its part: 4, 2 and 1 of 7.
+ */
 static void test_low_band_is_never_starved(void **state)
 {
     int served[3] = { 0 }, waited = 0, longest = 0, next = 0;
@@ -890,9 +915,11 @@ static void test_batch_goes_through_the_statuses_of_the_openai_object(void **sta
     int64_t began;
 
     (void)state;
-    CHECK(submit_to("b", 2, NEW, (struct job_line){ "a", "A", 0, 0, false }) == MOOTHALL__ACCEPTANCE__ACCEPTED);
+    CHECK(submit_to("b", 2, NEW, (struct job_line){ "a", "A", 0, 0, false }) ==
+          MOOTHALL__ACCEPTANCE__ACCEPTED);
     b = batch_status("b");
-    CHECK(b->state == MOOTHALL__BATCH_STATE__VALIDATING && b->created_ms == hall->now.wall_ms && b->total == 2);
+    CHECK(b->state == MOOTHALL__BATCH_STATE__VALIDATING && b->created_ms == hall->now.wall_ms &&
+          b->total == 2);
     tick(1000);
     worker(1, "w", 1);
     began = hall->now.wall_ms;
@@ -901,15 +928,20 @@ static void test_batch_goes_through_the_statuses_of_the_openai_object(void **sta
     CHECK(b->state == MOOTHALL__BATCH_STATE__IN_PROGRESS && b->in_progress_ms == began);
     CHECK(result_of(1, "a", 1, (uint64_t)1 << 20 | 1, MOOTHALL__OUTCOME__FINISHED, "r"));
     CHECK(batch_status("b")->state == MOOTHALL__BATCH_STATE__IN_PROGRESS); /* one is still to come */
-    CHECK(submit_to("b", 2, NEW, (struct job_line){ "f", "{}", 1, 0, true }) == MOOTHALL__ACCEPTANCE__ACCEPTED);
+    CHECK(submit_to("b", 2, NEW, (struct job_line){ "f", "{}", 1, 0, true }) ==
+          MOOTHALL__ACCEPTANCE__ACCEPTED);
     b = batch_status("b");
-    CHECK(b->state == MOOTHALL__BATCH_STATE__COMPLETED && b->completed_ms == hall->now.wall_ms && b->finalizing_ms);
+    CHECK(b->state == MOOTHALL__BATCH_STATE__COMPLETED && b->completed_ms == hall->now.wall_ms &&
+          b->finalizing_ms);
     CHECK(b->prompt_tokens == 3 && b->generated_tokens == 4 && b->counts->failed == 1 && !b->failed_ms);
     restart();
-    CHECK(batch_status("b")->state == MOOTHALL__BATCH_STATE__COMPLETED && batch_status("b")->in_progress_ms == began);
+    CHECK(batch_status("b")->state == MOOTHALL__BATCH_STATE__COMPLETED &&
+          batch_status("b")->in_progress_ms == began);
 
-    CHECK(submit_to("bad", 1, NEW, (struct job_line){ "f", "{}", 0, 0, true }) == MOOTHALL__ACCEPTANCE__ACCEPTED);
-    CHECK(batch_status("bad")->state == MOOTHALL__BATCH_STATE__BATCH_FAILED && batch_status("bad")->failed_ms);
+    CHECK(submit_to("bad", 1, NEW, (struct job_line){ "f", "{}", 0, 0, true }) ==
+          MOOTHALL__ACCEPTANCE__ACCEPTED);
+    CHECK(batch_status("bad")->state == MOOTHALL__BATCH_STATE__BATCH_FAILED &&
+          batch_status("bad")->failed_ms);
 }
 
 static void test_batch_names_its_endpoint_unless_they_differ(void **state)
@@ -959,7 +991,8 @@ static void test_consumers_are_listed_with_their_positions(void **state)
 
 /* ---- all of it at once ---- */
 
-/* Whatever is asked in whatever order, over restarts: one entry for every ended generation, and counts that agree. */
+/* Whatever is asked in whatever order, over restarts: one entry for every ended generation, and counts that
+ * agree. */
 static void test_random_lives_audit_clean(void **state)
 {
     enum { JOBS = 60, STEPS = 4000 };
@@ -990,7 +1023,8 @@ static void test_random_lives_audit_clean(void **state)
         case 1:
         case 2:
         case 3:
-            job = timed((random >> 22 & 7) == 0 ? 500 : 0, (random >> 25 & 3) == 0 ? 700 : 0, (random >> 27 & 3) ? 0 : 400);
+            job = timed((random >> 22 & 7) == 0 ? 500 : 0, (random >> 25 & 3) == 0 ? 700 : 0,
+                        (random >> 27 & 3) ? 0 : 400);
             job.priority = (uint32_t)(random >> 30) % 3;
             job.refused = (random >> 33 & 15) == 0;
             submit_job("q", batch, 0, (Moothall__SubmitMode)((random >> 37) % 3), job, id, body);

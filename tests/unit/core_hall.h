@@ -295,7 +295,7 @@ static inline Moothall__Lease *lease_got(uint64_t session)
 }
 
 static inline bool result_of(uint64_t session, const char *job, uint32_t generation, uint64_t fence,
-                      Moothall__Outcome outcome, const char *body)
+                             Moothall__Outcome outcome, const char *body)
 {
     Moothall__Result m = MOOTHALL__RESULT__INIT;
     const struct answer *a;

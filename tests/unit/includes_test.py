@@ -20,7 +20,7 @@ SEES = {
 # A third-party header, and the files that may name it.
 ONLY_IN = {
     "zmq.h": ["proto/link.c"],
-    "sqlite3.h": ["broker/store_sqlite.c"],
+    "sqlite3.h": ["broker/store_sqlite_inside.h"],
     "yaml.h": ["base/yaml_fields.c"],
     "pcre2.h": ["worker/model/"],
     "utf8proc.h": ["worker/model/", "client/unicode.c"],
