@@ -125,6 +125,7 @@ struct pipeline_work {
     size_t next; /* document */
 
     struct unit *reading; /* whose chunks are being made */
+    uint64_t chunks_made;
     struct document *document;
     struct chunks *chunks;
     struct buf whole; /* without a tokenizer */
@@ -423,7 +424,8 @@ static bool make_chunk(struct pipeline *pipeline, struct err *err)
     char what[32];
     bool end = false, ok;
 
-    if (unit->error && unit->error_level == 0)
+    if ((unit->error && unit->error_level == 0) ||
+        (work->loop->chunks_max && work->chunks_made == work->loop->chunks_max))
         return stop_reading(pipeline, err);
     ok = pipeline->tokenizer ? chunks_next(work->chunks, &chunk, &end, &why) : read_whole(work, &chunk, &why);
     if (ok && end && !unit->chunks)
@@ -433,6 +435,7 @@ static bool make_chunk(struct pipeline *pipeline, struct err *err)
     if (!ok || end)
         return stop_reading(pipeline, err);
     unit->chunks++;
+    work->chunks_made++;
     snprintf(what, sizeof what, "#%" PRIu32, chunk.index);
     if (pipeline->verb->chunk && !pipeline->verb->chunk(pipeline, unit, &chunk))
         return err_set(err, ERR_IO, "no memory for a document's pieces");

@@ -250,6 +250,7 @@ struct pipeline_loop {
     size_t count;
     struct command_hall *command;
     const char *queue, *batch;
+    uint64_t chunks_max; /* no more are made of all of them together; 0: no bound */
     bool retry;
     FILE *file;
     const char *file_name;

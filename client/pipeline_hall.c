@@ -764,8 +764,10 @@ static bool measure(struct around *around, size_t count, double *seconds_a_token
                                            .command = &around->command,
                                            .queue = around->record.is.queue,
                                            .batch = around->record.batch,
+                                           .chunks_max = MEASURED_MAX,
                                            .meanwhile = look,
                                            .arg = around };
+    around->progress = (struct say_progress){ .what = "measured", .total = count };
     ok = open_hall(around, err) && pipeline_loop(pipeline, &around->loop, &around->tally, err);
     say_progress_end();
     command_hall_close(&around->command);
@@ -789,11 +791,15 @@ static bool survey_all(struct around *around, struct survey *survey, json_t *out
     survey->digest = malloc((count + 1) * sizeof *survey->digest);
     if (!survey->digest)
         return err_set(err, ERR_IO, "no memory for %zu documents", count);
+    say_progress_start(clock_now_ms());
     for (size_t i = 0; ok && i < count; i++) {
+        around->progress = (struct say_progress){ .what = "counted", .done = i, .total = count };
+        say_progress(&around->progress, clock_now_ms());
         ok = survey_document(around, survey, i, &good, err);
         if (ok && survey->pieces <= MEASURED_MAX)
             first = i + 1;
     }
+    say_progress_end();
     if (!ok)
         return false;
     qsort(survey->digest, survey->digests, sizeof *survey->digest, compare_digests);
