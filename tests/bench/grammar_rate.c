@@ -6,13 +6,14 @@
  * are generated from a cold start: forced tokens are asked for, else a mask, and the token that the tokenizer would
  * take of a prepared document is given.  One line of JSON a case: with budget to spare, with a budget that soon leaves
  * only the shortest ending, and with every token drawn evenly from the mask.  A step's cost is that of grammar_forced,
- * grammar_mask and grammar_advance together; a forced run is one step.  With floors, the exit status is 1 when one is missed. */
+ * grammar_mask and grammar_advance together, in processor
+ * time; a forced run is one step.  With floors, the exit status is 1 when one is missed. */
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-#include "base/clock.h"
 #include "worker/model/grammar.h"
 #include "worker/model/schema.h"
 
@@ -22,6 +23,15 @@ static void fail(const char *what)
 {
     fprintf(stderr, "grammar_rate: %s\n", what);
     exit(1);
+}
+
+/* Processor time: on a machine shared with others it says more than the wall. */
+static int64_t cpu_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
 static uint64_t chance_state = 1;
@@ -199,7 +209,7 @@ static void generate(struct grammar *grammar, const struct tokenizer *tokenizer,
     size_t at = 0, count;
 
     while (!grammar_must_end(run) && budget > 0) {
-        int64_t start = clock_now_ns(), taken;
+        int64_t start = cpu_ns(), taken;
         const uint64_t *mask = NULL;
 
         ids.count = 0;
@@ -210,7 +220,7 @@ static void generate(struct grammar *grammar, const struct tokenizer *tokenizer,
                 break;
             fail("no token is allowed");
         }
-        taken = clock_now_ns() - start;
+        taken = cpu_ns() - start;
         if (count == 0) {
             int32_t next = -1;
 
@@ -222,14 +232,14 @@ static void generate(struct grammar *grammar, const struct tokenizer *tokenizer,
             }
             ids_add(&ids, next);
         }
-        start = clock_now_ns();
+        start = cpu_ns();
         for (size_t i = 0; i < ids.count; i++) {
             if (!grammar_advance(run, ids.id[i]))
                 fail("a token that was allowed does not fit");
             at += tokenizer_bytes(tokenizer, ids.id[i]).size;
             budget--;
         }
-        taken += clock_now_ns() - start;
+        taken += cpu_ns() - start;
         costs->total += taken;
         costs->tokens += ids.count;
         if (costs->count < COSTS_MAX)
@@ -272,21 +282,21 @@ int main(int argc, char **argv)
     if (!costs.ns || !tokenizer_load(&tokenizer, argv[1], &err))
         fail(costs.ns ? err.text : "out of memory");
     vocab = argc > 3 && atoi(argv[3]) > 0 ? atoi(argv[3]) : tokenizer_size(tokenizer);
-    start = clock_now_ns();
+    start = cpu_ns();
     if (!(vocabulary = vocabulary_new(tokenizer, vocab)))
         fail("out of memory");
     printf("{\"bench\": \"grammar\", \"case\": \"vocabulary\", \"value\": %.1f, \"unit\": \"ms\", \"tokens\": %d}\n",
-           (double)(clock_now_ns() - start) / 1e6, vocab);
+           (double)(cpu_ns() - start) / 1e6, vocab);
     add_schema(&schema);
     for (int kind = 0; kind < 3; kind++) {
         static const char *const name[] = { "mask", "mask_at_the_end", "mask_drawn" };
         struct grammar *grammar;
         double ms;
 
-        start = clock_now_ns();
+        start = cpu_ns();
         if (!structured_grammar(&grammar, STRUCTURED_SCHEMA, buf_span(&schema), &options, vocabulary, &err))
             fail(err.text);
-        ms = (double)(clock_now_ns() - start) / 1e6;
+        ms = (double)(cpu_ns() - start) / 1e6;
         costs.count = costs.tokens = 0;
         costs.total = 0;
         chance_state = 1;

@@ -26,7 +26,7 @@ struct group {
 struct local_mask {
     struct group *group;
     uint32_t group_count, token_count, exit_count;
-    int32_t *token;
+    int32_t *token; /* of the groups without bits */
     uint64_t *bits; /* all tokens; of few: NULL */
     struct exit {
         struct place *place;
@@ -146,6 +146,52 @@ static void walk_all(struct grammar *g, struct walk *w, struct place *start)
     }
 }
 
+/* The same for one state of a regular language: by its table, and places only where tokens end.  A pattern of counted
+ * repetitions has many states, and each walks most of the trie. */
+static void walk_regular(struct grammar *g, struct walk *w, struct place *start)
+{
+    const struct vocabulary *v = g->vocabulary;
+    const struct regular *r = &g->rule[start->config[0].rule].regular;
+    const struct dfa *dfa = r->dfa;
+    struct config config = start->config[0];
+    struct place **at = calloc(dfa->count, sizeof(struct place *));
+    uint32_t *trail = malloc(((size_t)v->longest + 1) * sizeof *trail);
+
+    if (!at || !trail) {
+        g->failed = true;
+        goto out;
+    }
+    trail[0] = config.local;
+    for (uint32_t i = 1; i < v->node_count && !g->failed;) {
+        const struct trie_node *node = &v->node[i];
+        uint32_t state = dfa_step(dfa, trail[node->depth - 1], node->byte);
+
+        if (state == 0 || r->far[state] == UINT32_MAX) {
+            i = node->end;
+            continue;
+        }
+        trail[node->depth] = state;
+        if (r->far[state] > w->far)
+            w->far = r->far[state];
+        if (!at[state] && (dfa->accepts[state] || node->first < node[1].first)) {
+            config.local = state;
+            at[state] = place_of(g, &config, 1);
+        }
+        if (dfa->accepts[state]) {
+            if (!leave(g, w, i, at[state]))
+                break;
+            i = node->end;
+            continue;
+        }
+        if (node->first < node[1].first)
+            collect(v, w, i, at[state], 0);
+        i++;
+    }
+out:
+    free(at);
+    free(trail);
+}
+
 /* What is below one node; place: at it. */
 static void walk_below(struct grammar *g, struct walk *w, uint32_t node, struct place *place, uint32_t points)
 {
@@ -169,47 +215,51 @@ static void walk_below(struct grammar *g, struct walk *w, uint32_t node, struct 
 
 /* ---- local masks ------------------------------------------------------------------------------------------- */
 
-/* Sorts what was found by place, in the order of the places' first tokens. */
+/* Sorts what was found by place, in the order of the places' first tokens.  Marks are 0 before and after. */
 static bool group(struct grammar *g, struct local_mask *m, const struct walk *w)
 {
-    uint32_t groups = 0;
+    uint32_t groups = 0, listed = 0, words = g->vocabulary->words;
 
-    for (uint32_t i = 0; i < w->count; i++)
-        w->found[i].place->mark = 0;
     for (uint32_t i = 0; i < w->count; i++)
         if (w->found[i].place->mark == 0)
             w->found[i].place->mark = ++groups;
-    m->group = pool_take(g, groups * sizeof *m->group);
-    m->token = pool_take(g, w->count * sizeof *m->token);
-    if (!m->group || !m->token)
-        return false;
-    m->group_count = groups;
-    m->token_count = w->count;
-    for (uint32_t i = 0; i < w->count; i++)
-        m->group[w->found[i].place->mark - 1].to++;
-    for (uint32_t i = 0, at = 0; i < groups; i++) {
+    if ((m->group = pool_take(g, groups * sizeof *m->group)) != NULL)
+        for (uint32_t i = 0; i < w->count; i++) {
+            struct group *to = &m->group[w->found[i].place->mark - 1];
+
+            to->place = w->found[i].place;
+            to->to++;
+        }
+    else
+        groups = 0;
+    for (uint32_t i = 0; i < groups; i++) {
         uint32_t size = m->group[i].to;
 
-        m->group[i].from = m->group[i].to = at;
-        if (size >= BITS_MIN && !(m->group[i].bits = pool_take(g, g->vocabulary->words * sizeof *m->bits)))
-            return false;
-        at += size;
+        if (size >= BITS_MIN && !(m->group[i].bits = pool_take(g, words * sizeof *m->bits)))
+            break;
+        m->group[i].from = m->group[i].to = listed;
+        listed += m->group[i].bits ? 0 : size;
+        if (m->group[i].place->len > m->len)
+            m->len = m->group[i].place->len;
     }
-    if (w->count >= BITS_MIN && !(m->bits = pool_take(g, g->vocabulary->words * sizeof *m->bits)))
-        return false;
-    for (uint32_t i = 0; i < w->count; i++) {
+    m->token = pool_take(g, listed * sizeof *m->token);
+    if (w->count >= BITS_MIN)
+        m->bits = pool_take(g, words * sizeof *m->bits);
+    for (uint32_t i = 0; i < w->count && !g->failed; i++) {
         struct group *to = &m->group[w->found[i].place->mark - 1];
 
-        to->place = w->found[i].place;
-        m->token[to->to++] = w->found[i].token;
         if (to->bits)
             put(to->bits, w->found[i].token);
+        else
+            m->token[to->to++] = w->found[i].token;
         if (m->bits)
             put(m->bits, w->found[i].token);
-        if (to->place->len > m->len)
-            m->len = to->place->len;
     }
-    return true;
+    for (uint32_t i = 0; i < w->count; i++)
+        w->found[i].place->mark = 0;
+    m->group_count = groups;
+    m->token_count = w->count;
+    return !g->failed;
 }
 
 static const struct local_mask *local_mask(struct grammar *g, struct place *place)
@@ -219,7 +269,10 @@ static const struct local_mask *local_mask(struct grammar *g, struct place *plac
 
     if (place->local_mask)
         return place->local_mask;
-    walk_all(g, &w, place);
+    if (place->count == 1 && place->config[0].stack == g->below && g->rule[place->config[0].rule].kind == RULE_REGULAR)
+        walk_regular(g, &w, place);
+    else
+        walk_all(g, &w, place);
     if (!g->failed && (m = pool_take(g, sizeof *m)) != NULL) {
         m->deep = w.deep;
         m->far = w.far;
