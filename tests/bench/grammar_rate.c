@@ -2,11 +2,11 @@
  *
  *     grammar_rate TOKENIZER_DIR [DOCUMENTS] [VOCAB] [MEDIAN_US P99_US BUILD_MS]
  *
- * A schema of 50 fields (texts, bounded texts, numbers, dates, enums, arrays, objects) is compiled; then documents of it
- * are generated from a cold start: forced tokens are asked for, else a mask, and the token that the tokenizer would
- * take of a prepared document is given.  One line of JSON a case: with budget to spare, with a budget that soon leaves
- * only the shortest ending, and with every token drawn evenly from the mask.  A step's cost is that of grammar_forced,
- * grammar_mask and grammar_advance together, in processor
+ * A schema of 50 fields (texts, bounded texts, numbers, dates, enums, arrays, objects) is compiled; then
+ * documents of it are generated from a cold start: forced tokens are asked for, else a mask, and the token
+ * that the tokenizer would take of a prepared document is given.  One line of JSON a case: with budget to
+ * spare, with a budget that soon leaves only the shortest ending, and with every token drawn evenly from the
+ * mask.  A step's cost is that of grammar_forced, grammar_mask and grammar_advance together, in processor
  * time; a forced run is one step.  With floors, the exit status is 1 when one is missed. */
 
 #include <stdio.h>
@@ -42,10 +42,12 @@ static uint32_t chance(uint32_t below)
     return (uint32_t)(chance_state >> 33) % below;
 }
 
-/* ---- the schema and its documents ----------------------------------------------------------------------------- */
+/* ---- the schema and its documents --------------------------------------------------------------- */
 
-static const char *const words[] = { "invoice", "delivery", "of", "the", "München", "order", "No. 4711", "by", "rail,", "Größe",
-                                     "second", "quarter", "naïve", "and", "東京", "supplier", "Müller", "&", "Sons", "(net)" };
+static const char *const words[] = { "invoice",  "delivery", "of",    "the",   "München",
+                                     "order",    "No. 4711", "by",    "rail,", "Größe",
+                                     "second",   "quarter",  "naïve", "and",   "東京",
+                                     "supplier", "Müller",   "&",     "Sons",  "(net)" };
 static const char *const states[] = { "open", "paid", "overdue", "cancelled", "in dispute" };
 
 static void add_schema(struct buf *out)
@@ -59,8 +61,10 @@ static void add_schema(struct buf *out)
         "{\"enum\":[\"open\",\"paid\",\"overdue\",\"cancelled\",\"in dispute\",null]}",
         "{\"type\":\"array\",\"items\":{\"type\":\"string\",\"maxLength\":40},\"maxItems\":5}",
         "{\"type\":[\"string\",\"null\"]}",
-        "{\"type\":\"array\",\"items\":{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\"},\"price\":{\"type\":"
-        "\"number\"},\"count\":{\"type\":\"integer\"}},\"required\":[\"name\",\"price\"],\"additionalProperties\":false}}",
+        "{\"type\":\"array\",\"items\":{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\"},"
+        "\"price\":{\"type\":"
+        "\"number\"},\"count\":{\"type\":\"integer\"}},\"required\":[\"name\",\"price\"],"
+        "\"additionalProperties\":false}}",
         "{\"type\":\"string\",\"pattern\":\"^[A-Za-z ]{1,24}$\"}",
     };
 
@@ -150,7 +154,7 @@ static void add_document(struct buf *out)
     buf_text(out, "}");
 }
 
-/* ---- generating --------------------------------------------------------------------------------------------------- */
+/* ---- generating --------------------------------------------------------------------------------- */
 
 struct costs {
     int64_t *ns;
@@ -164,7 +168,8 @@ static bool has(const uint64_t *mask, int32_t id)
 }
 
 /* The tokenizer's next token of the rest, if the mask has it; else the longest that it has. */
-static int32_t next_of(const struct tokenizer *tokenizer, const uint64_t *mask, struct span rest, int32_t vocab)
+static int32_t next_of(const struct tokenizer *tokenizer, const uint64_t *mask, struct span rest,
+                       int32_t vocab)
 {
     struct ids ids = { 0 };
     struct err err;
@@ -173,14 +178,16 @@ static int32_t next_of(const struct tokenizer *tokenizer, const uint64_t *mask, 
 
     while (size > 0 && !span_is_utf8(span_of(rest.data, size)))
         size--;
-    if (size > 0 && tokenizer_encode(tokenizer, span_of(rest.data, size), &ids, &err) && ids.count > 0 && has(mask, ids.id[0]))
+    if (size > 0 && tokenizer_encode(tokenizer, span_of(rest.data, size), &ids, &err) && ids.count > 0 &&
+        has(mask, ids.id[0]))
         next = ids.id[0];
     ids_fini(&ids);
     for (int32_t id = 0; next < 0 && id < vocab; id++)
         if (has(mask, id)) {
             struct span bytes = tokenizer_bytes(tokenizer, id);
 
-            if (bytes.size > longest && bytes.size <= rest.size && memcmp(bytes.data, rest.data, bytes.size) == 0) {
+            if (bytes.size > longest && bytes.size <= rest.size &&
+                memcmp(bytes.data, rest.data, bytes.size) == 0) {
                 longest = bytes.size;
                 next = id;
             }
@@ -200,8 +207,8 @@ static int32_t drawn(const uint64_t *mask, int32_t vocab)
 }
 
 /* document NULL: drawn evenly.  Once the document cannot be followed (the budget), drawn too. */
-static void generate(struct grammar *grammar, const struct tokenizer *tokenizer, int32_t vocab, const struct buf *document,
-                     int32_t budget, struct costs *costs)
+static void generate(struct grammar *grammar, const struct tokenizer *tokenizer, int32_t vocab,
+                     const struct buf *document, int32_t budget, struct costs *costs)
 {
     struct grammar_run *run = grammar_run_new(grammar);
     struct ids ids = { 0 };
@@ -268,7 +275,8 @@ int main(int argc, char **argv)
     struct buf schema = { 0 }, document = { .max = TEXT_MAX };
     struct schema_options options = { .closed = true };
     int documents = argc > 2 ? atoi(argv[2]) : 20;
-    double median = argc > 4 ? atof(argv[4]) : 0, p99 = argc > 5 ? atof(argv[5]) : 0, build = argc > 6 ? atof(argv[6]) : 0;
+    double median = argc > 4 ? atof(argv[4]) : 0, p99 = argc > 5 ? atof(argv[5]) : 0,
+           build = argc > 6 ? atof(argv[6]) : 0;
     struct costs costs = { .ns = malloc(COSTS_MAX * sizeof *costs.ns) };
     struct tokenizer *tokenizer;
     struct vocabulary *vocabulary;
@@ -278,14 +286,17 @@ int main(int argc, char **argv)
     int32_t vocab;
 
     if (argc < 2)
-        return fprintf(stderr, "usage: grammar_rate TOKENIZER_DIR [DOCUMENTS] [VOCAB] [MEDIAN_US P99_US BUILD_MS]\n"), 1;
+        return fprintf(stderr,
+                       "usage: grammar_rate TOKENIZER_DIR [DOCUMENTS] [VOCAB] [MEDIAN_US P99_US BUILD_MS]\n"),
+               1;
     if (!costs.ns || !tokenizer_load(&tokenizer, argv[1], &err))
         fail(costs.ns ? err.text : "out of memory");
     vocab = argc > 3 && atoi(argv[3]) > 0 ? atoi(argv[3]) : tokenizer_size(tokenizer);
     start = cpu_ns();
     if (!(vocabulary = vocabulary_new(tokenizer, vocab)))
         fail("out of memory");
-    printf("{\"bench\": \"grammar\", \"case\": \"vocabulary\", \"value\": %.1f, \"unit\": \"ms\", \"tokens\": %d}\n",
+    printf("{\"bench\": \"grammar\", \"case\": \"vocabulary\", \"value\": %.1f, \"unit\": \"ms\", "
+           "\"tokens\": %d}\n",
            (double)(cpu_ns() - start) / 1e6, vocab);
     add_schema(&schema);
     for (int kind = 0; kind < 3; kind++) {
@@ -303,16 +314,20 @@ int main(int argc, char **argv)
         for (int i = 0; i < documents; i++) {
             add_document(&document);
             generate(grammar, tokenizer, vocab, kind < 2 ? &document : NULL,
-                     kind == 0 ? 100000 : grammar_minimum(grammar) + (kind == 1 ? (int32_t)chance(200) : 2000), &costs);
+                     kind == 0 ? 100000
+                               : grammar_minimum(grammar) + (kind == 1 ? (int32_t)chance(200) : 2000),
+                     &costs);
         }
         if (costs.count == 0)
             fail("nothing was generated");
         qsort(costs.ns, costs.count, sizeof *costs.ns, compare);
-        printf("{\"bench\": \"grammar\", \"case\": \"%s\", \"median_us\": %.1f, \"p99_us\": %.1f, \"most_us\": %.1f, \"mean_us\": %.1f, "
-               "\"unit\": \"us\", \"steps\": %zu, \"tokens\": %zu, \"documents\": %d, \"compile_ms\": %.1f, \"minimum\": %d, \"bytes\": %zu}\n",
+        printf("{\"bench\": \"grammar\", \"case\": \"%s\", \"median_us\": %.1f, \"p99_us\": %.1f, "
+               "\"most_us\": %.1f, \"mean_us\": %.1f, "
+               "\"unit\": \"us\", \"steps\": %zu, \"tokens\": %zu, \"documents\": %d, \"compile_ms\": %.1f, "
+               "\"minimum\": %d, \"bytes\": %zu}\n",
                name[kind], at_share(&costs, 0.5), at_share(&costs, 0.99), at_share(&costs, 1),
-               (double)costs.total / 1000 / (double)costs.count, costs.count, costs.tokens, documents, ms, grammar_minimum(grammar),
-               grammar_bytes(grammar));
+               (double)costs.total / 1000 / (double)costs.count, costs.count, costs.tokens, documents, ms,
+               grammar_minimum(grammar), grammar_bytes(grammar));
         fflush(stdout);
         slow |= (median > 0 && at_share(&costs, 0.5) > median) || (p99 > 0 && at_share(&costs, 0.99) > p99) ||
                 (build > 0 && ms > build);

@@ -74,7 +74,7 @@ static void rules_free(struct rule *rule, uint32_t count)
     free(rule);
 }
 
-/* ---- nodes ------------------------------------------------------------------------------------------------- */
+/* ---- nodes -------------------------------------------------------------------------------------- */
 
 struct grammar_builder *grammar_builder_new(void)
 {
@@ -99,8 +99,8 @@ void grammar_builder_free(struct grammar_builder *b)
 }
 
 /* The first error stays. */
-__attribute__((format(printf, 3, 4)))
-static grammar_node refuse(struct grammar_builder *b, enum err_code code, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static grammar_node refuse(struct grammar_builder *b,
+                                                                 enum err_code code, const char *format, ...)
 {
     char text[200];
     va_list list;
@@ -169,7 +169,7 @@ static uint32_t *copy_nodes(const grammar_node *node, size_t count)
     return copy;
 }
 
-/* ---- nodes that are there already ------------------------------------------------------------------------------ */
+/* ---- nodes that are there already --------------------------------------------------------------- */
 
 static uint32_t hash_bytes(uint32_t hash, const void *data, size_t size)
 {
@@ -197,13 +197,15 @@ static bool is_same(const struct rule *r, const struct rule *s)
     if (r->kind != s->kind)
         return false;
     if (r->kind == RULE_LITERAL)
-        return span_equal(span_of(r->literal.bytes, r->literal.size), span_of(s->literal.bytes, s->literal.size));
+        return span_equal(span_of(r->literal.bytes, r->literal.size),
+                          span_of(s->literal.bytes, s->literal.size));
     if (r->kind == RULE_STRING)
         return r->string.low == s->string.low && r->string.high == s->string.high;
     a = r->regular.dfa;
     b = s->regular.dfa;
     return a->count == b->count && a->start == b->start && a->classes == b->classes &&
-           memcmp(a->class_of, b->class_of, sizeof a->class_of) == 0 && memcmp(a->accepts, b->accepts, a->count) == 0 &&
+           memcmp(a->class_of, b->class_of, sizeof a->class_of) == 0 &&
+           memcmp(a->accepts, b->accepts, a->count) == 0 &&
            memcmp(a->next, b->next, (size_t)a->count * a->classes * sizeof *a->next) == 0;
 }
 
@@ -243,7 +245,7 @@ static grammar_node add_leaf(struct grammar_builder *b, const struct rule *rule,
     return b->same[at] = add(b, rule);
 }
 
-/* ---- kinds of nodes ------------------------------------------------------------------------------------------------ */
+/* ---- kinds of nodes ----------------------------------------------------------------------------- */
 
 grammar_node grammar_nothing(struct grammar_builder *b)
 {
@@ -315,7 +317,8 @@ grammar_node grammar_string(struct grammar_builder *b, uint32_t low, uint32_t hi
     return add_leaf(b, &rule, &fresh);
 }
 
-static grammar_node add_list(struct grammar_builder *b, enum rule_kind kind, const grammar_node *part, size_t count)
+static grammar_node add_list(struct grammar_builder *b, enum rule_kind kind, const grammar_node *part,
+                             size_t count)
 {
     struct rule rule = { .kind = kind, .list = { .count = (uint32_t)count, .defined = true } };
 
@@ -369,7 +372,8 @@ static bool is_literal(struct span key)
     return true;
 }
 
-static bool copy_properties(struct grammar_builder *b, struct object_rule *o, const struct grammar_object *object)
+static bool copy_properties(struct grammar_builder *b, struct object_rule *o,
+                            const struct grammar_object *object)
 {
     if (!(o->property = calloc(object->property_count + 1, sizeof *o->property)))
         return no_memory(b), false;
@@ -384,7 +388,8 @@ static bool copy_properties(struct grammar_builder *b, struct object_rule *o, co
         if (!(key = malloc(from->key.size)))
             return no_memory(b), false;
         memcpy(key, from->key.data, from->key.size);
-        o->property[o->count++] = (struct property){ .key = span_of(key, from->key.size), .value = from->value,
+        o->property[o->count++] = (struct property){ .key = span_of(key, from->key.size),
+                                                     .value = from->value,
                                                      .required = from->required };
     }
     return true;
@@ -464,7 +469,7 @@ void grammar_define(struct grammar_builder *b, grammar_node reserved, grammar_no
     rule->list.defined = true;
 }
 
-/* ---- compiling: one rule by itself --------------------------------------------------------------------------------- */
+/* ---- compiling: one rule by itself -------------------------------------------------------------- */
 
 static bool read_regular(struct regular *r)
 {
@@ -521,7 +526,7 @@ static bool read_regular(struct regular *r)
 
             if (t == 0 || r->far[t] == UINT32_MAX || class[c].bytes == 0)
                 continue;
-            r->only[s] = r->only[s] == -1 && class[c].bytes == 1 ? (int16_t)class[c].least : -2;
+            r->only[s] = r->only[s] == -1 && class[c].bytes == 1 ? (int16_t) class[c].least : -2;
             if (r->far[t] + 1 == r->far[s] && class[c].least < best)
                 best = class[c].least;
         }
@@ -535,7 +540,7 @@ out:
     return ok;
 }
 
-/* ---- compiling: nodes that only stand for another -------------------------------------------------------------- */
+/* ---- compiling: nodes that only stand for another ----------------------------------------------- */
 
 static uint32_t stands_for(const struct rule *r)
 {
@@ -589,10 +594,10 @@ static bool resolve(struct grammar *g)
     return true;
 }
 
-/* ---- compiling: lengths of all ----------------------------------------------------------------------------------- */
+/* ---- compiling: lengths of all ------------------------------------------------------------------ */
 
-/* Knuth's generalisation of Dijkstra's algorithm: the rule with the least length of those that are not final is final,
- * and each rule that waits for it is told once for each place where it stands. */
+/* Knuth's generalisation of Dijkstra's algorithm: the rule with the least length of those that are not final
+ * is final, and each rule that waits for it is told once for each place where it stands. */
 struct waiting {
     uint32_t rule, times;
 };
@@ -623,7 +628,8 @@ static bool heap_add(struct lengths *l, struct candidate c)
     size_t i = l->heap_count;
 
     if (i == l->heap_max) {
-        struct candidate *grown = realloc(l->heap, (l->heap_max = 2 * l->heap_max + HEAP_START) * sizeof *grown);
+        struct candidate *grown =
+            realloc(l->heap, (l->heap_max = 2 * l->heap_max + HEAP_START) * sizeof *grown);
 
         if (!grown)
             return false;
@@ -778,7 +784,8 @@ static bool settle(struct lengths *l)
                 continue;
             }
             l->sum[w.rule] = len;
-            if (--l->pending[w.rule] == 0 && len < GRAMMAR_FAR && !heap_add(l, (struct candidate){ len, w.rule, 0 }))
+            if (--l->pending[w.rule] == 0 && len < GRAMMAR_FAR &&
+                !heap_add(l, (struct candidate){ len, w.rule, 0 }))
                 return false;
         }
     }
@@ -827,7 +834,7 @@ out:
     return ok;
 }
 
-/* ---- compiling: what depends on the lengths ------------------------------------------------------------------------ */
+/* ---- compiling: what depends on the lengths ----------------------------------------------------- */
 
 static bool finish_sequence(const struct grammar *g, struct rule *r)
 {
@@ -878,7 +885,8 @@ static void sort_keys(const struct property *property, uint32_t *index, uint32_t
     sort_keys(property, index, scratch, half);
     sort_keys(property, index + half, scratch, count - half);
     while (a < half && b < count)
-        scratch[at++] = compare_keys(property[index[a]].key, property[index[b]].key) <= 0 ? index[a++] : index[b++];
+        scratch[at++] =
+            compare_keys(property[index[a]].key, property[index[b]].key) <= 0 ? index[a++] : index[b++];
     while (a < half)
         scratch[at++] = index[a++];
     while (b < count)
@@ -939,8 +947,8 @@ static bool finish_object(const struct grammar *g, struct object_rule *o, struct
     o->key_best = calloc(n + 1, sizeof *o->key_best);
     o->node = calloc(bytes, sizeof *o->node);
     o->key_child = calloc(bytes, sizeof *o->key_child);
-    if (!scratch || !o->key_sorted || !o->required_next || !o->after || !o->property_best || !o->key_best || !o->node ||
-        !o->key_child) {
+    if (!scratch || !o->key_sorted || !o->required_next || !o->after || !o->property_best || !o->key_best ||
+        !o->node || !o->key_child) {
         free(scratch);
         return err_set(err, ERR_IO, "out of memory");
     }
@@ -952,11 +960,12 @@ static bool finish_object(const struct grammar *g, struct object_rule *o, struct
         if (span_equal(o->property[o->key_sorted[i - 1]].key, o->property[o->key_sorted[i]].key)) {
             struct span key = o->property[o->key_sorted[i]].key;
 
-            return err_set(err, ERR_INPUT, "the key %.*s stands twice in an object", key.size > 80 ? 80 : (int)key.size,
-                           (const char *)key.data);
+            return err_set(err, ERR_INPUT, "the key %.*s stands twice in an object",
+                           key.size > 80 ? 80 : (int)key.size, (const char *)key.data);
         }
     grow_keys(o);
-    if (o->other_value && rule_is_usable(g, o->other_value) && o->other.far[o->other.dfa->start] != UINT32_MAX) {
+    if (o->other_value && rule_is_usable(g, o->other_value) &&
+        o->other.far[o->other.dfa->start] != UINT32_MAX) {
         o->other_len = (uint64_t)g->rule[o->other_value].start.len + 2;
         o->other_need = g->rule[o->other_value].start.need + 1;
         other = (struct reach){ o->other.far[o->other.dfa->start] + o->other_len, o->other_need };
@@ -979,8 +988,9 @@ static bool finish_object(const struct grammar *g, struct object_rule *o, struct
         o->required_next[i] = p->required ? i : o->required_next[i + 1];
         o->property_best[i] = p->required ? with : nearer(with, o->property_best[i + 1]);
         o->key_best[i] = p->required ? with : nearer(with, o->key_best[i + 1]);
-        o->after[i] = o->required_next[i] == n ? (struct reach){ 1, 0 }
-                                               : (struct reach){ plus(o->key_best[i].len, 1), o->key_best[i].need };
+        o->after[i] = o->required_next[i] == n
+                          ? (struct reach){ 1, 0 }
+                          : (struct reach){ plus(o->key_best[i].len, 1), o->key_best[i].need };
     }
     return true;
 }
@@ -1062,7 +1072,7 @@ static bool is_spelled(const struct grammar *g)
     return ok;
 }
 
-/* ---- the whole -------------------------------------------------------------------------------------------------------- */
+/* ---- the whole ---------------------------------------------------------------------------------- */
 
 static bool compile(struct grammar *g, struct err *err)
 {
@@ -1090,8 +1100,9 @@ static bool compile(struct grammar *g, struct err *err)
         return err_set(err, ERR_LIMIT, "the shortest text that fits has %llu bytes, at most %d are possible",
                        (unsigned long long)start->len, GRAMMAR_ENDING_MAX);
     if (start->need > GRAMMAR_DEPTH_MAX)
-        return err_set(err, ERR_LIMIT, "the shortest text that fits is nested %u deep, at most %d are possible",
-                       start->need, GRAMMAR_DEPTH_MAX);
+        return err_set(err, ERR_LIMIT,
+                       "the shortest text that fits is nested %u deep, at most %d are possible", start->need,
+                       GRAMMAR_DEPTH_MAX);
     if (!finish(g, err))
         return false;
     g->spelled = is_spelled(g);

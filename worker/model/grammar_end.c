@@ -26,11 +26,17 @@ struct place *place_after(struct grammar *g, struct place *p)
     return p->after;
 }
 
-/* ---- forced bytes --------------------------------------------------------------------------------------- */
+/* ---- forced bytes ------------------------------------------------------------------------------- */
 
 static uint32_t character_bytes(int lead)
 {
-    return lead < 0 ? 0 : lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 0;
+    return lead < 0      ? 0
+           : lead < 0x80 ? 1
+           : lead < 0xc2 ? 0
+           : lead < 0xe0 ? 2
+           : lead < 0xf0 ? 3
+           : lead < 0xf5 ? 4
+                         : 0;
 }
 
 /* Whole characters into g->text; how many bytes, and the place behind them. */
@@ -168,14 +174,14 @@ bool grammar_forced(struct grammar_run *run, struct ids *ids, size_t *count, str
     return true;
 }
 
-/* ---- the minimum ------------------------------------------------------------------------------------------ */
+/* ---- the minimum -------------------------------------------------------------------------------- */
 
 /* The places along C, as far as they are looked at. */
 struct chain {
     struct link {
         struct place *place;
         bool wanted;
-    } *link;
+    } * link;
     size_t count, capacity;
 };
 
@@ -202,7 +208,8 @@ static struct place *chain_at(struct grammar *g, struct chain *chain, size_t i)
 }
 
 /* Of the places behind each token that C begins with at i: marks them, or finds the least of their minima. */
-static int32_t tokens_from(struct grammar *g, struct chain *chain, size_t i, const struct forced *seam, bool mark, size_t *last)
+static int32_t tokens_from(struct grammar *g, struct chain *chain, size_t i, const struct forced *seam,
+                           bool mark, size_t *last)
 {
     const struct vocabulary *v = g->vocabulary;
     int32_t least = INT32_MAX;

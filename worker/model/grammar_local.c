@@ -1,6 +1,6 @@
 #include "worker/model/grammar_inside.h"
 
-/* ---- strings: dfa.h says how they are spelled ---------------------------------------------------------- */
+/* ---- strings: dfa.h says how they are spelled --------------------------------------------------- */
 
 static uint8_t string_body(uint8_t b, uint32_t *points)
 {
@@ -48,8 +48,9 @@ uint8_t string_move(uint8_t state, uint8_t b, uint32_t *points)
     case STRING_ESCAPE:
         if (b == 'u')
             return STRING_U;
-        return b == '"' || b == '\\' || b == 'b' || b == 'f' || b == 'n' || b == 'r' || b == 't' ? STRING_BODY
-                                                                                                 : STRING_DEAD;
+        return b == '"' || b == '\\' || b == 'b' || b == 'f' || b == 'n' || b == 'r' || b == 't'
+                   ? STRING_BODY
+                   : STRING_DEAD;
     case STRING_U:
         return b == '0' ? STRING_U0 : STRING_DEAD;
     case STRING_U0:
@@ -83,9 +84,10 @@ uint8_t string_move(uint8_t state, uint8_t b, uint32_t *points)
 static const struct {
     uint8_t left, best;
 } string_way[STRING_STATES] = {
-    [STRING_ESCAPE] = { 1, '"' },  [STRING_U] = { 4, '0' },      [STRING_U0] = { 3, '0' },    [STRING_U00] = { 2, '0' },
-    [STRING_U000] = { 1, '0' },    [STRING_U001] = { 1, '0' },   [STRING_MORE1] = { 1, 0x80 }, [STRING_MORE2] = { 2, 0x80 },
-    [STRING_MORE3] = { 3, 0x80 },  [STRING_E0] = { 2, 0xa0 },    [STRING_ED] = { 2, 0x80 },   [STRING_F0] = { 3, 0x90 },
+    [STRING_ESCAPE] = { 1, '"' }, [STRING_U] = { 4, '0' },      [STRING_U0] = { 3, '0' },
+    [STRING_U00] = { 2, '0' },    [STRING_U000] = { 1, '0' },   [STRING_U001] = { 1, '0' },
+    [STRING_MORE1] = { 1, 0x80 }, [STRING_MORE2] = { 2, 0x80 }, [STRING_MORE3] = { 3, 0x80 },
+    [STRING_E0] = { 2, 0xa0 },    [STRING_ED] = { 2, 0x80 },    [STRING_F0] = { 3, 0x90 },
     [STRING_F4] = { 3, 0x80 },
 };
 
@@ -118,7 +120,7 @@ static uint64_t string_len(const struct rule *r, uint32_t local, uint32_t counte
     return string_way[local].left + (r->string.low > counter ? r->string.low - counter : 0) + (uint64_t)1;
 }
 
-/* ---- regular ------------------------------------------------------------------------------------------------ */
+/* ---- regular ------------------------------------------------------------------------------------ */
 
 static uint32_t regular_next(const struct regular *r, uint32_t state, uint8_t byte)
 {
@@ -127,7 +129,7 @@ static uint32_t regular_next(const struct regular *r, uint32_t state, uint8_t by
     return next && r->far[next] != UINT32_MAX ? next : 0;
 }
 
-/* ---- arrays --------------------------------------------------------------------------------------------------- */
+/* ---- arrays ------------------------------------------------------------------------------------- */
 
 static uint32_t element(const struct rule *r, uint32_t i)
 {
@@ -145,11 +147,13 @@ static uint64_t elements_len(const struct grammar *g, const struct rule *r, uint
     if (counter < prefix)
         sum = r->array.sum[low < prefix ? low : prefix] - r->array.sum[counter];
     if (low > prefix)
-        sum += (uint64_t)(low - (counter > prefix ? counter : prefix)) * (g->rule[r->array.items].start.len + 1);
+        sum +=
+            (uint64_t)(low - (counter > prefix ? counter : prefix)) * (g->rule[r->array.items].start.len + 1);
     return sum;
 }
 
-static struct reach array_reach(const struct grammar *g, const struct rule *r, uint32_t local, uint32_t counter)
+static struct reach array_reach(const struct grammar *g, const struct rule *r, uint32_t local,
+                                uint32_t counter)
 {
     struct reach reach = { 0, counter < r->array.low ? r->array.need : 0 };
 
@@ -199,7 +203,7 @@ static bool move_array(const struct rule *r, const struct config *from, uint8_t 
     return true;
 }
 
-/* ---- objects -------------------------------------------------------------------------------------------------- */
+/* ---- objects ------------------------------------------------------------------------------------ */
 
 /* Required ones may not be passed over, optional ones may. */
 static bool can_come(const struct object_rule *o, uint32_t property, uint32_t counter)
@@ -224,7 +228,8 @@ static struct reach value_reach(const struct grammar *g, const struct object_rul
 {
     const struct reach *value = &g->rule[o->property[property].value].start, *after = &o->after[property + 1];
 
-    return (struct reach){ value->len + after->len, value->need + 1 > after->need ? value->need + 1 : after->need };
+    return (struct reach){ value->len + after->len,
+                           value->need + 1 > after->need ? value->need + 1 : after->need };
 }
 
 /* From a node of the keys' trie; *best: the byte that leads there. */
@@ -251,7 +256,8 @@ static struct reach key_reach(const struct grammar *g, const struct object_rule 
     return least;
 }
 
-static struct reach object_reach(const struct grammar *g, const struct rule *r, uint32_t local, uint32_t counter)
+static struct reach object_reach(const struct grammar *g, const struct rule *r, uint32_t local,
+                                 uint32_t counter)
 {
     const struct object_rule *o = &r->object;
     int best;
@@ -276,7 +282,8 @@ static struct reach object_reach(const struct grammar *g, const struct rule *r, 
     default:
         if (local < OBJECT_KEY + o->node_count)
             return key_reach(g, o, &o->node[local - OBJECT_KEY], counter, &best);
-        return (struct reach){ o->other.far[local - OBJECT_KEY - o->node_count] + o->other_len, o->other_need };
+        return (struct reach){ o->other.far[local - OBJECT_KEY - o->node_count] + o->other_len,
+                               o->other_need };
     }
 }
 
@@ -420,7 +427,7 @@ static int object_best(const struct grammar *g, const struct rule *r, const stru
     }
 }
 
-/* ---- any rule ----------------------------------------------------------------------------------------------------- */
+/* ---- any rule ----------------------------------------------------------------------------------- */
 
 bool local_move(const struct grammar *g, const struct config *from, uint8_t byte, struct config *to)
 {
@@ -555,7 +562,7 @@ bool local_is_over(const struct grammar *g, uint32_t rule, uint32_t local)
     }
 }
 
-/* ---- what follows without a byte ------------------------------------------------------------------------------- */
+/* ---- what follows without a byte ---------------------------------------------------------------- */
 
 static bool call(const struct grammar *g, uint32_t rule, struct config *to)
 {
@@ -577,7 +584,8 @@ static bool silent_object(const struct grammar *g, const struct config *c, uint3
         *silent = SILENT_CALL;
         back->local = OBJECT_AFTER;
         back->counter = c->local == OBJECT_VALUE ? c->counter + 1 : o->count;
-        return i == 0 && call(g, c->local == OBJECT_VALUE ? o->property[c->counter].value : o->other_value, to);
+        return i == 0 &&
+               call(g, c->local == OBJECT_VALUE ? o->property[c->counter].value : o->other_value, to);
     }
     if (c->local == OBJECT_END) {
         *silent = SILENT_RETURN;
@@ -600,8 +608,8 @@ static bool silent_object(const struct grammar *g, const struct config *c, uint3
     return true;
 }
 
-bool local_silent(const struct grammar *g, const struct config *c, uint32_t i, enum silent *silent, struct config *to,
-                  struct config *back)
+bool local_silent(const struct grammar *g, const struct config *c, uint32_t i, enum silent *silent,
+                  struct config *to, struct config *back)
 {
     const struct rule *r = &g->rule[c->rule];
 

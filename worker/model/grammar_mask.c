@@ -1,9 +1,10 @@
 /* Masks.
  *
  * The walk of the trie is made once for each *local* place: the configurations above the bottom that their
- * stacks share, whatever lies below.  It gives groups of tokens that end in the same local place, and exits: nodes
- * of the trie where what lies below may go on.  A place's own mask is its local one, and a short walk below the
- * exits.  The body of a string is the same everywhere but for the count, so its walk is the vocabulary's.
+ * stacks share, whatever lies below.  It gives groups of tokens that end in the same local place, and exits:
+ * nodes of the trie where what lies below may go on.  A place's own mask is its local one, and a short walk
+ * below the exits.  The body of a string is the same everywhere but for the count, so its walk is the
+ * vocabulary's.
  *
  * Every group has one resulting place, so the budget is asked about places, not about tokens. */
 #include "worker/model/grammar_inside.h"
@@ -13,8 +14,9 @@
 #include <string.h>
 
 enum {
-    BITS_MIN = 512,   /* tokens from which a mask is quicker than a list */
-    STRING_SLACK = 4, /* bytes by which a token can lengthen a string's ending: half an escape, half a character */
+    BITS_MIN = 512, /* tokens from which a mask is quicker than a list */
+    /* Bytes by which a token can lengthen a string's ending: half an escape, half a character. */
+    STRING_SLACK = 4,
 };
 
 struct group {
@@ -31,7 +33,7 @@ struct local_mask {
     struct exit {
         struct place *place;
         uint32_t node;
-    } *exit;
+    } * exit;
     uint32_t len;  /* the greatest of any group */
     uint32_t deep; /* of all that was met */
     uint64_t far;
@@ -56,8 +58,8 @@ struct outlook {
     struct stack *bottom;           /* NULL: local is of the whole place */
     struct place **group_place;
     const struct tail *tail;
-    uint64_t len;    /* the greatest of any place after a token */
-    int32_t enough;  /* a budget at which all tokens are known to fit */
+    uint64_t len;   /* the greatest of any place after a token */
+    int32_t enough; /* a budget at which all tokens are known to fit */
 };
 
 static void put(uint64_t *mask, int32_t token)
@@ -71,7 +73,7 @@ static void put_all(uint64_t *mask, const uint64_t *bits, uint32_t words)
         mask[i] |= bits[i];
 }
 
-/* ---- the walk -------------------------------------------------------------------------------------------- */
+/* ---- the walk ----------------------------------------------------------------------------------- */
 
 struct walk {
     struct found *found;
@@ -83,7 +85,8 @@ struct walk {
     bool tight;
 };
 
-static void collect(const struct vocabulary *v, struct walk *w, uint32_t node, struct place *place, uint32_t points)
+static void collect(const struct vocabulary *v, struct walk *w, uint32_t node, struct place *place,
+                    uint32_t points)
 {
     for (uint32_t t = v->node[node].first; t < v->node[node + 1].first; t++)
         w->found[w->count++] = (struct found){ place, v->token[t], points };
@@ -146,8 +149,8 @@ static void walk_all(struct grammar *g, struct walk *w, struct place *start)
     }
 }
 
-/* The same for one state of a regular language: by its table, and places only where tokens end.  A pattern of counted
- * repetitions has many states, and each walks most of the trie. */
+/* The same for one state of a regular language: by its table, and places only where tokens end.  A pattern of
+ * counted repetitions has many states, and each walks most of the trie. */
 static void walk_regular(struct grammar *g, struct walk *w, struct place *start)
 {
     const struct vocabulary *v = g->vocabulary;
@@ -201,7 +204,8 @@ static void walk_below(struct grammar *g, struct walk *w, uint32_t node, struct 
     g->trail[v->node[node].depth] = place;
     for (uint32_t i = node + 1; i < v->node[node].end && !g->failed;) {
         uint32_t d = v->node[i].depth;
-        struct place *next = g->trail[d - 1]->count ? place_recall(g, g->trail[d - 1], v->node[i].byte) : g->dead;
+        struct place *next =
+            g->trail[d - 1]->count ? place_recall(g, g->trail[d - 1], v->node[i].byte) : g->dead;
 
         if (next == g->dead) {
             i = v->node[i].end;
@@ -213,7 +217,7 @@ static void walk_below(struct grammar *g, struct walk *w, uint32_t node, struct 
     }
 }
 
-/* ---- local masks ------------------------------------------------------------------------------------------- */
+/* ---- local masks -------------------------------------------------------------------------------- */
 
 /* Sorts what was found by place, in the order of the places' first tokens.  Marks are 0 before and after. */
 static bool group(struct grammar *g, struct local_mask *m, const struct walk *w)
@@ -269,7 +273,8 @@ static const struct local_mask *local_mask(struct grammar *g, struct place *plac
 
     if (place->local_mask)
         return place->local_mask;
-    if (place->count == 1 && place->config[0].stack == g->below && g->rule[place->config[0].rule].kind == RULE_REGULAR)
+    if (place->count == 1 && place->config[0].stack == g->below &&
+        g->rule[place->config[0].rule].kind == RULE_REGULAR)
         walk_regular(g, &w, place);
     else
         walk_all(g, &w, place);
@@ -304,7 +309,7 @@ static const struct tail *keep_tail(struct grammar *g, const struct walk *w)
     return tail;
 }
 
-/* ---- a place's outlook ------------------------------------------------------------------------------------------ */
+/* ---- a place's outlook -------------------------------------------------------------------------- */
 
 static struct outlook *outlook_of_place(struct grammar *g, struct place *place)
 {
@@ -387,7 +392,7 @@ static struct outlook *outlook(struct grammar *g, struct place *place)
     return place->outlook = g->failed ? NULL : o;
 }
 
-/* ---- what a budget allows ------------------------------------------------------------------------------------------ */
+/* ---- what a budget allows ----------------------------------------------------------------------- */
 
 /* left: tokens after this one. */
 static bool fits(struct grammar *g, struct place *place, int32_t left)
@@ -427,11 +432,13 @@ static bool put_groups(struct grammar *g, struct outlook *o, int32_t left, bool 
 }
 
 /* The same in the body of a string. */
-static bool put_string_groups(struct grammar *g, struct outlook *o, struct place *place, int32_t left, bool *any)
+static bool put_string_groups(struct grammar *g, struct outlook *o, struct place *place, int32_t left,
+                              bool *any)
 {
     const struct vocabulary *v = g->vocabulary;
     const struct config *here = place->config;
-    uint32_t low = g->rule[here->rule].string.low, high = g->rule[here->rule].string.high, room = high - here->counter;
+    uint32_t low = g->rule[here->rule].string.low, high = g->rule[here->rule].string.high,
+             room = high - here->counter;
     bool all = true;
 
     if (!o->group_place && !(o->group_place = pool_take(g, v->string_group_count * sizeof(struct place *))))
@@ -491,7 +498,8 @@ static bool put_string(struct grammar *g, const struct place *place)
 }
 
 /* A closing quote is right only where the count is. */
-static bool tail_counts(const struct grammar *g, const struct outlook *o, const struct place *place, uint32_t points)
+static bool tail_counts(const struct grammar *g, const struct outlook *o, const struct place *place,
+                        uint32_t points)
 {
     const struct config *here = place->config;
     const struct rule *r = &g->rule[here->rule];
@@ -537,7 +545,7 @@ static const uint64_t *mask_of(struct grammar *g, struct outlook *o, struct plac
     return any && !g->failed ? g->mask : NULL;
 }
 
-/* ---- seams -------------------------------------------------------------------------------------------------------- */
+/* ---- seams -------------------------------------------------------------------------------------- */
 
 bool place_goes_on(struct grammar *g, struct place *place, uint32_t node)
 {
@@ -548,7 +556,8 @@ bool place_goes_on(struct grammar *g, struct place *place, uint32_t node)
     g->trail[v->node[node].depth] = place;
     for (uint32_t i = node + 1; i < v->node[node].end && !g->failed;) {
         uint32_t d = v->node[i].depth;
-        struct place *next = g->trail[d - 1]->count ? place_recall(g, g->trail[d - 1], v->node[i].byte) : g->dead;
+        struct place *next =
+            g->trail[d - 1]->count ? place_recall(g, g->trail[d - 1], v->node[i].byte) : g->dead;
 
         if (next == g->dead) {
             i = v->node[i].end;

@@ -13,7 +13,7 @@ enum {
     ADVANCE_BYTES = 1 << 14, /* between two looks at the memory */
 };
 
-/* ---- memory ------------------------------------------------------------------------------------------------ */
+/* ---- memory ------------------------------------------------------------------------------------- */
 
 void *pool_take(struct grammar *g, size_t size)
 {
@@ -66,13 +66,14 @@ static uint32_t mix_pointer(const void *p)
     return mix((uint64_t)(uintptr_t)p);
 }
 
-/* ---- tables -------------------------------------------------------------------------------------------------- */
+/* ---- tables ------------------------------------------------------------------------------------- */
 
 static uint32_t hash_stack(const void *entry)
 {
     const struct stack *s = entry;
 
-    return mix(((uint64_t)s->rule << 40) ^ ((uint64_t)s->local << 20) ^ s->counter ^ ((uint64_t)mix_pointer(s->parent) << 17));
+    return mix(((uint64_t)s->rule << 40) ^ ((uint64_t)s->local << 20) ^ s->counter ^
+               ((uint64_t)mix_pointer(s->parent) << 17));
 }
 
 static uint32_t hash_place(const void *entry)
@@ -118,16 +119,18 @@ static bool table_room(struct grammar *g, struct table *t, uint32_t (*hash)(cons
     return true;
 }
 
-/* ---- stacks ---------------------------------------------------------------------------------------------------- */
+/* ---- stacks ------------------------------------------------------------------------------------- */
 
-static struct stack *push(struct grammar *g, struct stack *parent, uint32_t rule, uint32_t local, uint32_t counter)
+static struct stack *push(struct grammar *g, struct stack *parent, uint32_t rule, uint32_t local,
+                          uint32_t counter)
 {
     struct stack key = { .parent = parent, .rule = rule, .local = local, .counter = counter }, *s;
     size_t at;
 
     if (!table_room(g, &g->stacks, hash_stack))
         return NULL;
-    for (at = hash_stack(&key) & (g->stacks.size - 1); (s = g->stacks.slot[at]) != NULL; at = (at + 1) & (g->stacks.size - 1))
+    for (at = hash_stack(&key) & (g->stacks.size - 1); (s = g->stacks.slot[at]) != NULL;
+         at = (at + 1) & (g->stacks.size - 1))
         if (s->parent == parent && s->rule == rule && s->local == local && s->counter == counter)
             return s;
     if (!(s = pool_take(g, sizeof *s)))
@@ -156,7 +159,7 @@ static int compare_stacks(const struct stack *a, const struct stack *b)
     return 0;
 }
 
-/* ---- the closure: all configurations that a set comes to without a byte ------------------------------------------- */
+/* ---- the closure: all configurations that a set comes to without a byte ------------------------- */
 
 struct closing {
     bool ends, open, tight;
@@ -188,7 +191,8 @@ static bool see(struct grammar *g, const struct config *c, struct closing *closi
         closing->tight = true;
         return false;
     }
-    at = mix(((uint64_t)c->rule << 40) ^ ((uint64_t)c->local << 20) ^ c->counter ^ (uint64_t)mix_pointer(c->stack) << 17) &
+    at = mix(((uint64_t)c->rule << 40) ^ ((uint64_t)c->local << 20) ^ c->counter ^
+             (uint64_t)mix_pointer(c->stack) << 17) &
          (PLACE_HASH - 1);
     for (; g->seen_stamp[at] == g->stamp; at = (at + 1) & (PLACE_HASH - 1)) {
         const struct config *s = &g->seen[g->seen_slot[at]].config;
@@ -203,8 +207,8 @@ static bool see(struct grammar *g, const struct config *c, struct closing *closi
 }
 
 /* The i-th that follows c without a byte.  False: there is none. */
-static bool follow(struct grammar *g, const struct config *c, uint32_t i, struct closing *closing, struct config *to,
-                   bool *somewhere)
+static bool follow(struct grammar *g, const struct config *c, uint32_t i, struct closing *closing,
+                   struct config *to, bool *somewhere)
 {
     struct config back;
     enum silent silent;
@@ -289,11 +293,13 @@ static uint32_t close_set(struct grammar *g, struct closing *closing)
     return count;
 }
 
-/* ---- places ---------------------------------------------------------------------------------------------------------- */
+/* ---- places ------------------------------------------------------------------------------------- */
 
 static struct place *intern(struct grammar *g, uint32_t count, const struct closing *closing)
 {
-    uint32_t hash = mix(((uint64_t)closing->ends << 2 | (uint64_t)closing->open << 1 | (uint64_t)closing->tight) + count * 8u + 1);
+    uint32_t hash =
+        mix(((uint64_t)closing->ends << 2 | (uint64_t)closing->open << 1 | (uint64_t)closing->tight) +
+            count * 8u + 1);
     struct place *p;
     size_t at;
 
@@ -302,19 +308,21 @@ static struct place *intern(struct grammar *g, uint32_t count, const struct clos
     for (uint32_t i = 0; i < count; i++) {
         const struct config *c = &g->sort[i].config;
 
-        hash = mix(((uint64_t)hash << 32) ^ ((uint64_t)c->rule << 36) ^ ((uint64_t)c->local << 16) ^ c->counter ^
-                   mix_pointer(c->stack));
+        hash = mix(((uint64_t)hash << 32) ^ ((uint64_t)c->rule << 36) ^ ((uint64_t)c->local << 16) ^
+                   c->counter ^ mix_pointer(c->stack));
     }
     if (!table_room(g, &g->places, hash_place))
         return g->dead;
-    for (at = hash & (g->places.size - 1); (p = g->places.slot[at]) != NULL; at = (at + 1) & (g->places.size - 1)) {
-        bool same = p->hash == hash && p->count == count && p->ends == closing->ends && p->open == closing->open &&
-                    p->tight == closing->tight;
+    for (at = hash & (g->places.size - 1); (p = g->places.slot[at]) != NULL;
+         at = (at + 1) & (g->places.size - 1)) {
+        bool same = p->hash == hash && p->count == count && p->ends == closing->ends &&
+                    p->open == closing->open && p->tight == closing->tight;
 
         for (uint32_t i = 0; same && i < count; i++) {
             const struct config *a = &p->config[i], *b = &g->sort[i].config;
 
-            same = a->rule == b->rule && a->local == b->local && a->counter == b->counter && a->stack == b->stack;
+            same = a->rule == b->rule && a->local == b->local && a->counter == b->counter &&
+                   a->stack == b->stack;
         }
         if (same)
             break;
@@ -346,7 +354,8 @@ static struct place *intern(struct grammar *g, uint32_t count, const struct clos
     return p;
 }
 
-static void step_seeds(struct grammar *g, const struct config *config, uint32_t count, uint8_t byte, struct closing *closing)
+static void step_seeds(struct grammar *g, const struct config *config, uint32_t count, uint8_t byte,
+                       struct closing *closing)
 {
     struct config to;
 
@@ -385,7 +394,8 @@ struct place *place_recall(struct grammar *g, struct place *place, uint8_t byte)
 
     if (!table_room(g, &g->steps, hash_step))
         return g->dead;
-    for (at = hash_step(&key) & (g->steps.size - 1); (s = g->steps.slot[at]) != NULL; at = (at + 1) & (g->steps.size - 1))
+    for (at = hash_step(&key) & (g->steps.size - 1); (s = g->steps.slot[at]) != NULL;
+         at = (at + 1) & (g->steps.size - 1))
         if (s->from == place && s->byte == byte)
             return s->to;
     key.to = place_step(g, place, byte);
@@ -408,7 +418,8 @@ struct place *place_of(struct grammar *g, const struct config *config, uint32_t 
 }
 
 /* The frames between a stack and its bottom, set upon another. */
-static struct stack *transplant(struct grammar *g, struct stack *s, const struct stack *from, struct stack *onto)
+static struct stack *transplant(struct grammar *g, struct stack *s, const struct stack *from,
+                                struct stack *onto)
 {
     struct stack *frame[GRAMMAR_DEPTH_MAX + 1];
     uint32_t count = 0;
@@ -493,7 +504,7 @@ int place_only(struct grammar *g, struct place *place)
     return place->only;
 }
 
-/* ---- beginning, trimming, ending -------------------------------------------------------------------------------------- */
+/* ---- beginning, trimming, ending ---------------------------------------------------------------- */
 
 static bool caches_begin(struct grammar *g)
 {
@@ -522,8 +533,10 @@ bool runs_begin(struct grammar *g)
     if (!g->seen || !g->sort || !g->seen_slot || !g->seen_stamp || !g->hand || !g->text || !masks_begin(g) ||
         !caches_begin(g))
         return false;
-    g->rule_bytes += PLACE_SEEN_MAX * 2 * sizeof *g->seen + PLACE_HASH * 2 * sizeof(uint32_t) + GRAMMAR_FORCED_MAX;
-    start = (struct config){ g->bottom, g->root, root->kind == RULE_REGULAR ? root->regular.dfa->start : 0, 0 };
+    g->rule_bytes +=
+        PLACE_SEEN_MAX * 2 * sizeof *g->seen + PLACE_HASH * 2 * sizeof(uint32_t) + GRAMMAR_FORCED_MAX;
+    start =
+        (struct config){ g->bottom, g->root, root->kind == RULE_REGULAR ? root->regular.dfa->start : 0, 0 };
     g->start = place_of(g, &start, 1);
     return !g->failed;
 }
@@ -558,7 +571,9 @@ bool grammar_is_full(const struct grammar *g)
 /* The same place among the new ones. */
 static struct place *carry(struct grammar *g, const struct place *old, const struct stack *old_bottom)
 {
-    struct closing closing = { .ends = old->ends, .open = old->open, .tight = old->tight, .deep = old->deep, .far = old->far };
+    struct closing closing = {
+        .ends = old->ends, .open = old->open, .tight = old->tight, .deep = old->deep, .far = old->far
+    };
 
     for (uint32_t i = 0; i < old->count; i++) {
         struct config c = old->config[i];
@@ -592,7 +607,7 @@ void grammar_trim(struct grammar *g)
     caches_end(&old);
 }
 
-/* ---- runs -------------------------------------------------------------------------------------------------------------- */
+/* ---- runs --------------------------------------------------------------------------------------- */
 
 struct grammar_run *grammar_run_new(struct grammar *g)
 {
@@ -676,7 +691,8 @@ bool grammar_advance_bytes(struct grammar_run *run, struct span bytes)
         size_t left = bytes.size - at;
 
         grammar_trim(run->grammar);
-        ok = ahead->place->count > 0 && advance(ahead, span_of(bytes.data + at, left < ADVANCE_BYTES ? left : ADVANCE_BYTES));
+        ok = ahead->place->count > 0 &&
+             advance(ahead, span_of(bytes.data + at, left < ADVANCE_BYTES ? left : ADVANCE_BYTES));
     }
     if (ok)
         run->place = ahead->place;

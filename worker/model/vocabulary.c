@@ -62,7 +62,8 @@ static struct entry *collect(struct vocabulary *v, uint32_t *count)
     return entry;
 }
 
-/* Sorted tokens are the trie depth first: each adds the nodes behind what it has in common with the one before. */
+/* Sorted tokens are the trie depth first: each adds the nodes behind what it has in common with the one
+ * before. */
 static bool plant(struct vocabulary *v, const struct entry *entry, uint32_t count)
 {
     uint32_t *path = calloc((size_t)v->longest + 1, sizeof *path), *fill;
@@ -130,7 +131,7 @@ uint32_t vocabulary_child(const struct vocabulary *v, uint32_t node, uint8_t byt
     return low < last && v->node[v->child[low]].byte == byte ? v->child[low] : 0;
 }
 
-/* ---- strings ---------------------------------------------------------------------------------------------- */
+/* ---- strings ------------------------------------------------------------------------------------ */
 
 struct inside {
     uint32_t state, points;
@@ -160,7 +161,9 @@ static bool group(struct vocabulary *v, struct inside *inside, uint32_t count)
     for (uint32_t i = 0, to; i < count; i = to) {
         struct string_group *g = &v->string_group[v->string_group_count++];
 
-        for (to = i; to < count && inside[to].state == inside[i].state && inside[to].points == inside[i].points; to++) {
+        for (to = i;
+             to < count && inside[to].state == inside[i].state && inside[to].points == inside[i].points;
+             to++) {
             v->string_token[to] = inside[to].token;
             v->string_bits[inside[to].token / 64] |= (uint64_t)1 << (inside[to].token % 64);
         }
@@ -175,8 +178,8 @@ static bool group(struct vocabulary *v, struct inside *inside, uint32_t count)
     return true;
 }
 
-/* Strings are most of what is generated, and in their body only the count of code points differs from place to place:
- * so one walk for all of them. */
+/* Strings are most of what is generated, and in their body only the count of code points differs from place
+ * to place: so one walk for all of them. */
 static bool read_strings(struct vocabulary *v)
 {
     struct inside *inside = calloc((size_t)v->token_count + 1, sizeof *inside);
@@ -211,7 +214,7 @@ out:
     return ok;
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------------------ */
+/* ---- the whole ---------------------------------------------------------------------------------- */
 
 struct vocabulary *vocabulary_new(const struct tokenizer *tokenizer, int32_t vocab)
 {
@@ -268,7 +271,8 @@ bool vocabulary_cover(const struct vocabulary *v, struct span bytes, struct ids 
 
         least[i] = UINT32_MAX;
         for (size_t to = i; to < bytes.size && (node = vocabulary_child(v, node, bytes.data[to])) != 0; to++)
-            if (v->node[node].first < v->node[node + 1].first && least[to + 1] != UINT32_MAX && least[to + 1] + 1 <= least[i]) {
+            if (v->node[node].first < v->node[node + 1].first && least[to + 1] != UINT32_MAX &&
+                least[to + 1] + 1 <= least[i]) {
                 least[i] = least[to + 1] + 1;
                 size[i] = (uint32_t)(to + 1 - i);
                 token[i] = v->token[v->node[node].first];
