@@ -272,7 +272,7 @@ static bool to_core(struct hall *hall, struct inbound *in, enum event_kind kind,
     if (kind == EVENT_MESSAGE || in->message.envelope) {
         in->event.envelope = in->message.envelope;
         in->event.payload = in->message.payload;
-        in->bytes = in->message.payload.size;
+        in->bytes = in->message.payload.size + in->message.arena.used; /* a submit's names take as much as its bodies */
     }
     in->event.reason = in->reason;
     hall->bytes_in += in->bytes;

@@ -925,6 +925,9 @@ static void submit_many(struct peer *client, const char *batch, int count, size_
     }
 }
 
+/* For peers that have other things to do than to say that they are alive. */
+static const char *const patient[] = { "--heartbeat-ms=10s", "--lease-ms=60s", NULL };
+
 static bool cancel_batch(struct peer *client, const char *batch)
 {
     Moothall__Cancel m = MOOTHALL__CANCEL__INIT;
@@ -948,7 +951,7 @@ static void test_cancel_of_ten_thousand_is_answered_at_once(void **state)
     int status;
 
     (void)state;
-    CHECK(broker_start(&broker, path_of("cancel.db"), NULL, &status));
+    CHECK(broker_start(&broker, path_of("cancel.db"), patient, &status));
     CHECK(peer_client(&client, broker.endpoint, "c"));
     CHECK(peer_worker(&worker, broker.endpoint, "w", 1, 64));
     for (int i = 0; i < 3 && best >= IN_TIME_MS; i++) {
@@ -993,7 +996,7 @@ static void test_cancel_survives_kills_in_its_midst(void **state)
     int status, kills = 0;
 
     (void)state;
-    CHECK(broker_start(&broker, store, NULL, &status));
+    CHECK(broker_start(&broker, store, patient, &status));
     CHECK(peer_client(&client, broker.endpoint, "c"));
     submit_many(&client, "b", JOBS, 30, "x");
     CHECK(cancel_batch(&client, "b"));
@@ -1002,7 +1005,7 @@ static void test_cancel_survives_kills_in_its_midst(void **state)
 
         broker_kill(&broker);
         peer_close(&client);
-        CHECK(broker_start(&broker, store, NULL, &status));
+        CHECK(broker_start(&broker, store, patient, &status));
         CHECK(peer_client(&client, broker.endpoint, "c"));
         CHECK(peer_audit(&client, &audit));
         CHECK(audit.jobs == JOBS && audit.entries >= before && !audit.missing && !audit.doubled &&
@@ -1102,7 +1105,7 @@ static void test_purge_leaves_no_trace_in_the_files(void **state)
     int status;
 
     (void)state;
-    CHECK(broker_start(&broker, store, NULL, &status));
+    CHECK(broker_start(&broker, store, patient, &status));
     CHECK(peer_client(&client, broker.endpoint, "c"));
     CHECK(peer_worker(&worker, broker.endpoint, "w", 1, 16));
     for (int round = 0; round < ROUNDS; round++) {
@@ -1188,7 +1191,7 @@ static void test_space_of_what_was_purged_is_used_again(void **state)
     int status;
 
     (void)state;
-    CHECK(broker_start(&broker, store, NULL, &status));
+    CHECK(broker_start(&broker, store, patient, &status));
     CHECK(peer_client(&client, broker.endpoint, "c"));
     for (int round = 0; round < ROUNDS; round++) {
         char name[16];
