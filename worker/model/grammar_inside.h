@@ -1,7 +1,8 @@
 /* grammar_inside - what vocabulary.c and the grammar_*.c files know of each other.  Nobody else includes this.
  *
  *     vocabulary.c     the trie of the tokens' bytes
- *     grammar_build.c  nodes, and what is computed of them once: rules
+ *     grammar_nodes.c  the builder: nodes become rules
+ *     grammar_build.c  what is computed of all rules once: lengths, and what can end
  *     grammar_local.c  a rule's own automaton: which byte leads where, how far its end is
  *     grammar_run.c    stacks, places, steps, runs
  *     grammar_end.c    shortest endings in tokens, forced bytes
@@ -20,7 +21,7 @@
 
 #include "worker/model/grammar.h"
 
-/* ---- vocabulary.c ------------------------------------------------------------------------------------ */
+/* ---- vocabulary.c ------------------------------------------------------------------------------- */
 
 /* Tokens of one outcome when read inside a JSON string. */
 struct string_group {
@@ -73,9 +74,11 @@ static inline bool vocabulary_allows(const struct vocabulary *vocabulary, int32_
  * is none, or no memory (*memory false). */
 bool vocabulary_cover(const struct vocabulary *vocabulary, struct span bytes, struct ids *ids, bool *memory);
 
-/* ---- grammar_build.c ------------------------------------------------------------------------------------- */
+/* ---- grammar_nodes.c, grammar_build.c ----------------------------------------------------------- */
 
 #define GRAMMAR_FAR (UINT64_MAX / 4) /* a length: there is no end */
+
+struct grammar;
 
 enum rule_kind { RULE_NOTHING, RULE_LITERAL, RULE_REGULAR, RULE_STRING, RULE_SEQUENCE, RULE_CHOICE, RULE_ARRAY, RULE_OBJECT };
 
@@ -157,7 +160,11 @@ struct rule {
     };
 };
 
-/* ---- grammar_run.c ----------------------------------------------------------------------------------------- */
+void rules_free(struct rule *rule, uint32_t count);
+/* The rules are the grammar's then; its root is set already. */
+bool builder_hand_over(struct grammar_builder *builder, struct grammar *grammar, struct err *err);
+
+/* ---- grammar_run.c ------------------------------------------------------------------------------ */
 
 enum {
     PLACE_WORK_MAX = 16 * GRAMMAR_PATHS_MAX, /* configurations looked at for one place */
@@ -287,7 +294,7 @@ struct place *place_lift(struct grammar *grammar, struct place *place, struct st
 struct place *place_attach(struct grammar *grammar, struct place *place, struct stack *bottom);
 int place_only(struct grammar *grammar, struct place *place);
 
-/* ---- grammar_local.c ---------------------------------------------------------------------------------------- */
+/* ---- grammar_local.c ---------------------------------------------------------------------------- */
 
 enum { /* local states */
     STRING_START,
@@ -345,7 +352,7 @@ static inline bool rule_is_usable(const struct grammar *grammar, uint32_t rule)
     return grammar->rule[rule].start.len <= GRAMMAR_ENDING_MAX && grammar->rule[rule].start.need <= GRAMMAR_DEPTH_MAX;
 }
 
-/* ---- grammar_end.c ------------------------------------------------------------------------------------------- */
+/* ---- grammar_end.c ------------------------------------------------------------------------------ */
 
 struct place *place_after(struct grammar *grammar, struct place *place); /* the next along C */
 /* NULL: nothing is, and any token may come. */
