@@ -9,6 +9,7 @@
 #   tests/long.sh parity          300 fresh random checkpoints against the float64 reference (about 20 minutes)
 #   tests/long.sh tokenizer       100,000 random strings a vocabulary against the tokenizers library (about 10 minutes)
 #   tests/long.sh schema          20,000 random schemas with jsonschema as the judge (about 5 minutes)
+#   tests/long.sh structured      2,000 random schemas through whole programs, each with four budgets (about 3 minutes)
 #   tests/long.sh fuzz            each fuzz target for 10 minutes with libFuzzer (installs clang)
 #   tests/long.sh sanitizers      every test, the system tests too, under address and undefined-behaviour sanitizers
 #
@@ -37,6 +38,7 @@ for what in ${*:-$all}; do
     schema)
         "$python" tests/parity/schema_random.py --program build/tests/schema_accepts --tokenizer deploy/demo/model --count 20000
         ;;
+    structured) MOOTHALL_SCHEMAS=2000 "$python" tests/system/structured_test.py build . every_schema_and_budget_gives_a_valid_document ;;
     fuzz)
         ./deploy/install-packages.sh fuzz
         CC=clang cmake -S . -B build-fuzz -G Ninja -DMOOTHALL_FUZZ=ON -DMOOTHALL_SANITIZE=address >/dev/null

@@ -78,13 +78,12 @@ def read(text):
     return json.loads(text, parse_constant=lambda word: check(False, f"{word} is no JSON"))
 
 
-def every_schema_and_budget_gives_a_valid_document():
-    seed = int(os.environ.get("MOOTHALL_SEED", int.from_bytes(os.urandom(3), "little")))
-    print(f"MOOTHALL_SEED={seed}; judge: {'jsonschema' if jsonschema else 'none'}", flush=True)
-    draw = random.Random(seed)
-    schemas = [schema(draw) for _ in range(60)]
-    # The least budget is said by the refusal of one that is too small.
-    asked = run([completion(f"m{i}", "a", max_tokens=1, **form("s", what, i)) for i, what in enumerate(schemas)], code=2)
+def documents_of(draw, count, longest):
+    """Random schemas with their least budget, a little more, and enough; all choices valid and within it.  How many."""
+    schemas = [schema(draw) for _ in range(count)]
+    # The least budget is said by the refusal of one that is too small; a last line sees to it that there is one.
+    asks = [completion(f"m{i}", "a", max_tokens=1, **form("s", what, i)) for i, what in enumerate(schemas + [RECORD])]
+    asked = run(asks, code=2)
     items, wanted = [], {}
     for i, what in enumerate(schemas):
         body = asked[f"m{i}"]
@@ -92,7 +91,9 @@ def every_schema_and_budget_gives_a_valid_document():
         if "error" in body:
             check(body["error"]["param"] == "max_tokens", body)
             least = int(re.search(r"expected at least (\d+)$", body["error"]["message"]).group(1))
-        for budget in (least, least + 1, least + draw.randrange(40), 200):
+        if least > longest:
+            continue
+        for budget in (least, min(least + 1, longest), min(least + draw.randrange(40), longest), longest):
             name = f"{i}/{budget}/{len(items)}"
             wanted[name] = (what, budget)
             items.append(completion(name, f"Number {i}:", max_tokens=budget, temperature=draw.choice([0, 0.7, 1, 2]), n=draw.choice([1, 1, 2, 3]),
@@ -109,6 +110,18 @@ def every_schema_and_budget_gives_a_valid_document():
                 raise AssertionError(f"{name}: {choice['text']!r} of {json.dumps(what)}: {fault}") from fault
             check(choice["text"].lstrip(" ") == choice["text"] or choice["text"][1] != " ", f"{name}: {choice['text']!r}")
             documents += 1
+    return documents
+
+
+def every_schema_and_budget_gives_a_valid_document():
+    """MOOTHALL_SCHEMAS: how many."""
+    seed = int(os.environ.get("MOOTHALL_SEED", int.from_bytes(os.urandom(3), "little")))
+    count = int(os.environ.get("MOOTHALL_SCHEMAS", "60"))
+    print(f"MOOTHALL_SEED={seed}; judge: {'jsonschema' if jsonschema else 'none'}", flush=True)
+    draw = random.Random(seed)
+    documents = 0
+    for done in range(0, count, 200):
+        documents += documents_of(draw, min(200, count - done), 200)
     print(f"{documents} documents")
 
 
