@@ -648,12 +648,14 @@ static void job_failed(const struct job *job, const Moothall__Entry *entry, stru
 static bool job_done(struct pipeline *pipeline, const struct job *job, const Moothall__Entry *entry,
                      struct span body, struct err *err)
 {
-    json_t *root = json_loadb((const char *)body.data, body.size, JSON_ALLOW_NUL, NULL), *usage, *content;
+    json_t *root = json_loadb((const char *)body.data, body.size, JSON_ALLOW_NUL, NULL);
+    json_t *choice = json_array_get(json_object_get(root, "choices"), 0), *usage, *content;
+    const char *reason = json_string_value(json_object_get(choice, "finish_reason"));
     struct unit *unit = job->unit;
+    json_int_t generated;
     bool ok;
 
-    content = json_object_get(json_object_get(json_array_get(json_object_get(root, "choices"), 0), "message"),
-                              "content");
+    content = json_object_get(json_object_get(choice, "message"), "content");
     usage = json_object_get(root, "usage");
     if (!json_is_string(content)) {
         json_decref(root);
@@ -661,7 +663,10 @@ static bool job_done(struct pipeline *pipeline, const struct job *job, const Moo
         return true;
     }
     unit->prompt_tokens += (uint64_t)json_integer_value(json_object_get(usage, "prompt_tokens"));
-    unit->generated_tokens += (uint64_t)json_integer_value(json_object_get(usage, "completion_tokens"));
+    generated = json_integer_value(json_object_get(usage, "completion_tokens"));
+    unit->generated_tokens += (uint64_t)generated;
+    /* A grammar closes what the budget ends, so the reason alone does not say it. */
+    unit->cut += generated >= pipeline->max_tokens || !reason || strcmp(reason, "stop") != 0;
     if (!*unit->numerics)
         snprintf(unit->numerics, sizeof unit->numerics, "%s", entry->numerics);
     ok = pipeline->verb->answer(pipeline, unit, job->level, job->number,
@@ -820,6 +825,7 @@ json_t *pipeline_provenance(const struct pipeline *pipeline, const struct unit *
                                    *unit->numerics ? json_string(unit->numerics) : json_null());
         bad |= json_object_set_new(made, "chunks", json_integer(unit->chunks));
         bad |= json_object_set_new(made, "jobs", json_integer(unit->jobs));
+        bad |= json_object_set_new(made, "cut", json_integer(unit->cut));
         bad |= json_object_set_new(made, "prompt_tokens", json_integer((json_int_t)unit->prompt_tokens));
         bad |=
             json_object_set_new(made, "generated_tokens", json_integer((json_int_t)unit->generated_tokens));

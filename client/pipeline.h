@@ -131,6 +131,7 @@ struct unit {
     char error_job[33];
 
     uint32_t jobs;
+    uint32_t cut; /* answers that the budget ended, or that went round in a circle */
     uint64_t prompt_tokens, generated_tokens;
     char numerics[80];
 

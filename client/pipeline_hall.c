@@ -368,7 +368,9 @@ static enum means decide(struct around *around, struct err *err)
     if (!record->finished && !same_batch && record->hall) {
         err_set(err, ERR_CONFLICT,
                 "an earlier command of %s is not finished, and %s; repeat that one, or --restart", o->output,
-                *words ? words : "it was another");
+                !asked   ? "it was a `moothall run`"
+                : *words ? words
+                         : "it was another");
         goto out;
     }
     if (over && same_batch) {
