@@ -20,7 +20,7 @@ cd "$(dirname "$0")/.."
 ./tests/run.sh --only unit >/dev/null # installs, and builds the release
 python="$PWD/build-venv/bin/python"
 export MOOTHALL_TEST_PYTHON="$python"
-all="kills pipelines torture memory parity tokenizer schema fuzz sanitizers"
+all="kills pipelines torture memory parity tokenizer structured schema fuzz sanitizers"
 for what in ${*:-$all}; do
     echo "== $what"
     case "$what" in
