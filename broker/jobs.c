@@ -434,8 +434,9 @@ static Moothall__Acceptance submit_one(struct core *core, struct submission *s, 
         first_reason(s, "job %s is known with another body", m->id);
         return MOOTHALL__ACCEPTANCE__CONFLICT;
     }
-    renews = !same ||
-             (s->m->mode == MOOTHALL__SUBMIT_MODE__RETRY && job_ended(job.state) && job.state != JOB_DONE);
+    /* What was done and purged is as good as not done to whoever wants it again: the body comes with the ask. */
+    renews = !same || (s->m->mode == MOOTHALL__SUBMIT_MODE__RETRY && job_ended(job.state) &&
+                       (job.state != JOB_DONE || job.purged_ms));
     if (renews && !admit(core, s))
         return MOOTHALL__ACCEPTANCE__TURNED_AWAY;
     if (m->position != UINT32_MAX)

@@ -823,10 +823,32 @@ static void test_purged_entry_says_so_and_audits_clean(void **state)
     /* Its id is still known, by its digest. */
     CHECK(add("q", "b", "a") == MOOTHALL__ACCEPTANCE__DUPLICATE);
     CHECK(submit_job("q", "b", 0, NEW, timed(0, 0, 0), "a", "other") == MOOTHALL__ACCEPTANCE__CONFLICT);
+    CHECK(submit_job("q", "b", 0, UPDATE, timed(0, 0, 0), "a", "a") == MOOTHALL__ACCEPTANCE__DUPLICATE);
     CHECK(submit_job("q", "b", 0, UPDATE, timed(0, 0, 0), "a", "other") == MOOTHALL__ACCEPTANCE__RENEWED);
     CHECK(!purge("no-such", 0) && refused(905)->code == MOOTHALL__REFUSAL_CODE__UNKNOWN_BATCH);
     restart();
     check_audit(2, 1);
+}
+
+/* A run whose results were purged before it had them is told to do again what failed: it must be able to. */
+static void test_done_and_purged_job_is_done_again_from_the_body_of_a_retry(void **state)
+{
+    const Moothall__Entry *e;
+
+    (void)state;
+    worker(1, "w", 1);
+    add("q", "b", "a");
+    CHECK(finish(1, lease_got(1), "a result"));
+    CHECK(submit_job("q", "b", 0, RETRY, timed(0, 0, 0), "a", "a") == MOOTHALL__ACCEPTANCE__DUPLICATE);
+    CHECK(purge("b", 0)->jobs == 1);
+    CHECK(submit_job("q", "b", 0, RETRY, timed(0, 0, 0), "a", "other") == MOOTHALL__ACCEPTANCE__CONFLICT);
+    CHECK(submit_job("q", "b", 0, RETRY, timed(0, 0, 0), "a", "a") == MOOTHALL__ACCEPTANCE__RENEWED);
+    CHECK(lease_got(1)->generation == 2);
+    CHECK(finish(1, lease_got(1), "a result"));
+    e = entry_of("b", "a");
+    CHECK(e->state == MOOTHALL__STATE__DONE && e->generation == 2 && e->size == 8 && !e->purged_ms);
+    restart();
+    check_audit(1, 2);
 }
 
 /* The older result goes; the request is needed by the generation that runs now. */
@@ -1138,6 +1160,7 @@ int main(void)
         PROMISE(test_oldest_of_two_long_queues_come_first),
         PROMISE(test_low_band_is_never_starved),
         PROMISE(test_purged_entry_says_so_and_audits_clean),
+        PROMISE(test_done_and_purged_job_is_done_again_from_the_body_of_a_retry),
         PROMISE(test_purge_leaves_the_request_of_a_generation_that_runs),
         PROMISE(test_purge_comes_in_slices),
         PROMISE(test_retention_erases_in_idle_slices_by_queue_or_by_default),
