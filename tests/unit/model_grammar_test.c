@@ -1218,28 +1218,54 @@ static void test_open_ways_are_bounded(void **state)
         text[i + 1] = '\0';
         branch[i] = literal(b, text);
     }
-    CHECK(refusal(b, grammar_choice(b, branch, GRAMMAR_PATHS_MAX + 1), &made, "at most 256") == ERR_LIMIT);
+    CHECK(refusal(b, grammar_choice(b, branch, GRAMMAR_PATHS_MAX + 1), &made, "a choice of more than 256") == ERR_LIMIT);
 
+    /* Choices within choices count together, whatever circles they have. */
+    for (int each = GRAMMAR_PATHS_MAX / 2; each <= GRAMMAR_PATHS_MAX / 2 + 1; each++) {
+        grammar_node self;
+
+        b = grammar_builder_new();
+        self = grammar_reserve(b);
+        for (int h = 0; h < 2; h++) {
+            for (int i = 0; i < each; i++) {
+                memset(text, 'a', (size_t)(h * each + i) + 1);
+                memcpy(text + h * each + i + 1, "b", 2);
+                branch[i] = literal(b, text);
+            }
+            branch[each] = self;
+            half[h] = grammar_choice(b, branch, (size_t)each + 1);
+        }
+        grammar_define(b, self, grammar_choice(b, half, 2));
+        if (each == GRAMMAR_PATHS_MAX / 2)
+            grammar_free(built(b, self, &made));
+        else
+            CHECK(refusal(b, self, &made, "a choice of more than 256") == ERR_LIMIT);
+    }
+
+    /* Two choices, one after the other: what is open grows with the text. */
     b = grammar_builder_new();
     for (int h = 0; h < 2; h++) {
         for (int i = 0; i < GRAMMAR_PATHS_MAX; i++) {
-            memset(text, 'a', (size_t)(h * GRAMMAR_PATHS_MAX + i) + 1);
-            memcpy(text + h * GRAMMAR_PATHS_MAX + i + 1, "b", 2);
+            memset(text, 'a', (size_t)i);
+            text[i] = h ? 'b' : '\0';
+            text[i + 1] = '\0';
             branch[i] = literal(b, text);
         }
         half[h] = grammar_choice(b, branch, GRAMMAR_PATHS_MAX);
     }
-    grammar = built(b, grammar_choice(b, half, 2), &made);
+    grammar = built(b, grammar_sequence(b, half, 2), &made);
     memset(text, 'a', sizeof text);
-    text[GRAMMAR_PATHS_MAX] = 'b';
-    CHECK(accepts_bytes(grammar, span_of(text, GRAMMAR_PATHS_MAX + 1)));
-    text[GRAMMAR_PATHS_MAX] = 'a';
+    text[10] = text[2 * GRAMMAR_PATHS_MAX - 2] = 'b';
+    CHECK(accepts_bytes(grammar, span_of(text, 11))); /* what is near its end is kept, what is far is given up */
+    text[10] = 'a';
+    CHECK(!accepts_bytes(grammar, span_of(text, 2 * GRAMMAR_PATHS_MAX - 1)));
+    text[2 * GRAMMAR_PATHS_MAX - 2] = 'a';
     run = grammar_run_new(grammar);
     for (int at = 0; !grammar_must_end(run); at++) {
         const uint64_t *mask = grammar_mask(run, 1000);
 
-        CHECK(mask);
-        if (at % 100 == 0 || (at > GRAMMAR_PATHS_MAX - 4 && at < GRAMMAR_PATHS_MAX + 2))
+        CHECK(mask && at < 2 * GRAMMAR_PATHS_MAX);
+        if (at % 4 == 0 && at < 40)
             check_agreement(grammar, &made, span_of(text, (size_t)at), 1 + at, OURS);
         mask = grammar_mask(run, 1000);
         CHECK(grammar_advance(run, has(mask, 'a') ? 'a' : 'b'));

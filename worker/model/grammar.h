@@ -50,7 +50,7 @@ enum {
     GRAMMAR_STATES_MAX = 1 << 20,   /* of all automata of one grammar */
     GRAMMAR_BYTES_MAX = 64 << 20,   /* memory of one grammar with its masks: beyond it masks are made anew */
     GRAMMAR_DEPTH_MAX = 512,        /* of the stack: a text nested deeper cannot be generated */
-    GRAMMAR_PATHS_MAX = 256,        /* configurations of one place */
+    GRAMMAR_PATHS_MAX = 256,        /* configurations of one place; where more are open, those nearest to their end are kept */
     GRAMMAR_ITEMS_MAX = 1 << 24,    /* minItems, maxItems, minLength, maxLength; a greater maximum is as good as none */
     GRAMMAR_ENDING_MAX = 1 << 17,   /* bytes of C: a text that needs more to be ended cannot be generated */
     GRAMMAR_FORCED_MAX = 1 << 16,   /* bytes that are forced together; what is longer is encoded in such parts */

@@ -532,14 +532,52 @@ static bool finish_object(const struct grammar *g, struct object_rule *o, struct
     return true;
 }
 
-static bool check_choice(const struct grammar *g, const struct rule *r, struct err *err)
+/* How many ways a choice opens at once, through choices within choices; what leads back to itself opens
+ * nothing new.  A path instead of recursion: they may be nested as deep as there are nodes. */
+static bool check_choices(const struct grammar *g, struct err *err)
 {
-    uint32_t open = 0;
+    enum { UNSEEN = -1, BUSY = 0 };
+    struct visit {
+        uint32_t rule, next;
+        int32_t open;
+    } *path = malloc(g->rule_count * sizeof *path);
+    int32_t *open = malloc(g->rule_count * sizeof *open);
+    uint32_t depth = 0;
+    bool ok = open && path;
 
-    for (uint32_t k = 0; k < r->list.count; k++)
-        open += rule_is_usable(g, r->list.part[k]);
-    return open <= GRAMMAR_PATHS_MAX ||
-           err_set(err, ERR_LIMIT, "a choice of %u, at most %d can be open at once", open, GRAMMAR_PATHS_MAX);
+    if (!ok)
+        err_set(err, ERR_IO, "out of memory");
+    for (uint32_t i = 0; ok && i < g->rule_count; i++)
+        open[i] = g->rule[i].kind == RULE_CHOICE ? UNSEEN : 1;
+    for (uint32_t i = 1; ok && i < g->rule_count; i++) {
+        if (open[i] == UNSEEN)
+            path[depth++] = (struct visit){ i, 0, open[i] = BUSY };
+        while (ok && depth > 0) {
+            struct visit *v = &path[depth - 1];
+            const struct rule *r = &g->rule[v->rule];
+            uint32_t branch;
+
+            if (v->next == r->list.count) {
+                open[v->rule] = v->open;
+                depth--;
+                continue;
+            }
+            branch = r->list.part[v->next];
+            if (rule_is_usable(g, branch) && open[branch] == UNSEEN) {
+                path[depth++] = (struct visit){ branch, 0, open[branch] = BUSY };
+                continue; /* and then again, when its count is known */
+            }
+            v->open += rule_is_usable(g, branch) ? open[branch] : 0;
+            v->next++;
+            if (v->open > GRAMMAR_PATHS_MAX)
+                ok = err_set(err, ERR_LIMIT,
+                             "a choice of more than %d, which is as many as can be open at once",
+                             GRAMMAR_PATHS_MAX);
+        }
+    }
+    free(open);
+    free(path);
+    return ok;
 }
 
 static bool finish(struct grammar *g, struct err *err)
@@ -550,8 +588,6 @@ static bool finish(struct grammar *g, struct err *err)
 
         if (r->kind == RULE_OBJECT && !finish_object(g, &r->object, err))
             return false;
-        if (r->kind == RULE_CHOICE && !check_choice(g, r, err))
-            return false;
         if (r->kind == RULE_SEQUENCE)
             ok = finish_sequence(g, r);
         else if (r->kind == RULE_ARRAY)
@@ -559,7 +595,7 @@ static bool finish(struct grammar *g, struct err *err)
         if (!ok)
             return err_set(err, ERR_IO, "out of memory");
     }
-    return true;
+    return check_choices(g, err);
 }
 
 /* Every byte that a text can have; a few too many do no harm but to speed. */
