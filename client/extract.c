@@ -90,7 +90,8 @@ static bool move_refs(json_t *value, bool named)
     return ok;
 }
 
-/* The object that describes the row's columns: the schema, or what its root refers to. */
+/* What describes the row's columns: the schema's properties, or those of what its root refers to; NULL: a row
+ * has none. */
 static const json_t *find_columns(const json_t *schema)
 {
     const json_t *at = schema, *ref;
@@ -137,13 +138,15 @@ static bool read_schema(struct extract *extract, struct err *err)
     grammar_builder_free(builder);
     if (!ok)
         return err_wrap(err, "--schema %.300s", o->schema);
-    extract->schema = json_loadb((const char *)extract->schema_text.data, extract->schema_text.size, 0, &why);
-    if (!extract->schema)
-        return err_set(err, ERR_INPUT, "--schema %.300s: line %d: %.200s", o->schema, why.line, why.text);
+    extract->schema =
+        json_loadb((const char *)extract->schema_text.data, extract->schema_text.size, JSON_DECODE_ANY, &why);
+    if (!json_is_object(extract->schema))
+        return err_set(err, ERR_INPUT, "--schema %.300s: #: expected an object, which describes a row",
+                       o->schema);
     extract->columns = find_columns(extract->schema);
-    if (!extract->columns || !json_object_size(extract->columns))
+    if (o->format == 1 && !json_object_size(extract->columns))
         return err_set(err, ERR_INPUT,
-                       "--schema %.300s: #: expected an object with `properties`, which are a row's columns",
+                       "--schema %.300s: #: no `properties`, which are the columns of --format csv",
                        o->schema);
     if (!o->many)
         return true;
@@ -168,7 +171,12 @@ static bool make_instruction(struct extract *extract, struct err *err)
         ok = buf_text(words, o->common.instruction);
     else if (json_is_string(description) && json_string_length(description))
         ok = buf_text(words, json_string_value(description));
-    else {
+    else if (!json_object_size(extract->columns)) {
+        return err_set(err, ERR_INPUT,
+                       "--schema %.300s: #: neither `description` nor `properties` says what to extract; "
+                       "expected one of them, or --instruction",
+                       o->schema);
+    } else {
         ok = buf_text(words, o->many
                                  ? "Extract these fields as a JSON array, an object for each that there is: "
                                  : "Extract these fields as JSON: ");
@@ -354,12 +362,12 @@ static bool answer(struct pipeline *pipeline, struct unit *unit, uint32_t level,
     struct extract *extract = pipeline->own;
     struct extracted *own = unit->own;
     json_error_t why;
-    json_t *root = json_loadb((const char *)text.data, text.size, JSON_ALLOW_NUL, &why);
+    json_t *root = json_loadb((const char *)text.data, text.size, JSON_ALLOW_NUL | JSON_DECODE_ANY, &why);
     char message[300];
     bool ok = true;
 
     (void)level;
-    if (!(extract->options.many ? json_is_array(root) : json_is_object(root))) {
+    if (!root || (extract->options.many && !json_is_array(root))) {
         snprintf(message, sizeof message, "piece %" PRIu32 ": the answer is no row: %.160s", number + 1,
                  root ? "another kind of JSON" : why.text);
         unit_fail(unit, 0, "", "bad_answer", message);

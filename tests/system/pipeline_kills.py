@@ -34,7 +34,7 @@ def documents(verb, count, draw):
         text = draw.choice(texts).replace("Debian", f"Debian {i}")
         if i % 10 == 9:  # some pieces each
             text = "\n\n".join([text] + draw.sample(texts, 3))
-        made.append(b"\0\1\2" if i % 100 == 50 else text)
+        made.append(b"\0\1\2" if i % 25 == 12 else text)
     return made
 
 
