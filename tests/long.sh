@@ -5,9 +5,11 @@
 #   tests/long.sh kills           200 kill -9 over 20 runs of 500 requests (about 3 minutes)
 #   tests/long.sh pipelines       50 kill -9 under extract and summarize over 500 documents (about 5 minutes)
 #   tests/long.sh torture         a broker killed some hundred times under 20,000 jobs (about 5 minutes)
+#   tests/long.sh lives           20,000 random steps of jobs' lives, the broker killed some two thousand times (about 3 minutes)
 #   tests/long.sh memory          100,000 requests through `run` against 10,000 (about 2 minutes)
 #   tests/long.sh parity          300 fresh random checkpoints against the float64 reference (about 20 minutes)
 #   tests/long.sh tokenizer       100,000 random strings a vocabulary against the tokenizers library (about 10 minutes)
+#   tests/long.sh grammar         200,000 random grammars against languages written out as lists (about 3 minutes)
 #   tests/long.sh schema          20,000 random schemas with jsonschema as the judge (about 5 minutes)
 #   tests/long.sh structured      2,000 random schemas through whole programs, each with four budgets (about 3 minutes)
 #   tests/long.sh fuzz            each fuzz target for 10 minutes with libFuzzer (installs clang)
@@ -20,13 +22,14 @@ cd "$(dirname "$0")/.."
 ./tests/run.sh --only unit >/dev/null # installs, and builds the release
 python="$PWD/build-venv/bin/python"
 export MOOTHALL_TEST_PYTHON="$python"
-all="kills pipelines torture memory parity tokenizer structured schema fuzz sanitizers"
+all="kills pipelines torture lives memory parity tokenizer grammar structured schema fuzz sanitizers"
 for what in ${*:-$all}; do
     echo "== $what"
     case "$what" in
     kills) "$python" tests/system/kills.py build --kills 200 --runs 20 --requests 500 ;;
     pipelines) "$python" tests/system/pipeline_kills.py build --kills 50 --documents 500 ;;
     torture) MOOTHALL_BROKER="$PWD/build/moothall-broker" build/tests/torture_test 20000 ;;
+    lives) MOOTHALL_BROKER="$PWD/build/moothall-broker" build/tests/lives_test 20000 ;;
     memory) "$python" tests/system/memory_test.py build . --long ;;
     parity) "$python" tests/parity/model_parity.py build/tests/logprobs --count 300 --long ;;
     tokenizer)
@@ -35,6 +38,7 @@ for what in ${*:-$all}; do
         done
         "$python" tests/parity/tokenizer_parity.py patterns --program build/tests/tokenizer_ids
         ;;
+    grammar) MOOTHALL_GRAMMAR_ROUNDS=200000 MOOTHALL_GRAMMAR_SEED=1000 build/tests/model_grammar_test ;;
     schema)
         "$python" tests/parity/schema_random.py --program build/tests/schema_accepts --tokenizer deploy/demo/model --count 20000
         ;;

@@ -300,7 +300,7 @@ static struct dfa *dfa_of(const struct list *list)
 
 static grammar_node random_literal(struct grammar_builder *b, struct list *list)
 {
-    static const char *const some[] = { "", "a", "b", "ab", "aab", " ", "\xc3\x81", "\xc3\x80" "b", "[a]", "\"a", "a,", "ba:" };
+    static const char *const some[] = { "", "a", "b", "ab", "aab", " ", "\xc3\x81", "\303\200b", "[a]", "\"a", "a,", "ba:" };
     const char *text = some[chance(sizeof some / sizeof some[0])];
 
     *list = list_of(text);
@@ -309,7 +309,7 @@ static grammar_node random_literal(struct grammar_builder *b, struct list *list)
 
 static grammar_node random_regular(struct grammar_builder *b, struct list *list)
 {
-    static const char *const some[] = { "a", "aa", "aba", "b", "ba", "bab", "\xc3\x81", "\xc3\x80", "\xc3\x81" "a", "a a", ",a", "\"b\"" };
+    static const char *const some[] = { "a", "aa", "aba", "b", "ba", "bab", "\xc3\x81", "\xc3\x80", "\303\201a", "a a", ",a", "\"b\"" };
 
     *list = list_new();
     for (int i = 1 + (int)chance(5); i > 0; i--) {
