@@ -477,6 +477,16 @@ static void test_refusals_point_at_what_is_wrong(void **state)
         { "{\"items\":{\"oneOf\":[{\"required\":[\"a\"]},{\"type\":\"null\"},{\"required\":[\"b\"]}]}}",
           "#/items/oneOf/1: it cannot be shown" },
         { "{\"oneOf\":[{\"const\":5},{\"type\":\"integer\"}]}", "#/oneOf/1: it cannot be shown" },
+        { "{\"type\":\"object\",\"oneOf\":[{\"properties\":{\"k\":{\"const\":1}},\"required\":[\"k\"]},"
+          "{\"properties\":{\"k\":{\"enum\":[2,1.0]}},\"required\":[\"k\"]}]}",
+          "#/oneOf/1: it cannot be shown" },
+        { "{\"type\":\"object\",\"oneOf\":[{\"properties\":{\"k\":{\"const\":1}}},"
+          "{\"properties\":{\"k\":{\"const\":2}}}]}",
+          "#/oneOf/1: it cannot be shown" },
+        { "{\"type\":[\"object\",\"null\"],\"oneOf\":[{\"properties\":{\"k\":{\"const\":1}},\"required\":["
+          "\"k\"]},"
+          "{\"properties\":{\"k\":{\"const\":2}},\"required\":[\"k\"]}]}",
+          "#/oneOf/1: it cannot be shown" },
     };
     static const struct {
         const char *text, *says;

@@ -552,8 +552,8 @@ static bool show_disjoint(struct spread *x, uint32_t id)
             if (!form->meet[both]->empty)
                 return tree_error(tree, one->schema[i], NULL, ERR_INPUT, x->err,
                                   "it cannot be shown to share no value with %s, as oneOf needs; expected "
-                                  "other types, other "
-                                  "constants, or an object with a required property that tells them apart",
+                                  "other types, other constants, or an object with a required property "
+                                  "that tells them apart",
                                   tree_pointer(tree, one->schema[j], NULL, pointer));
         }
     }

@@ -47,8 +47,7 @@ enum { STATES_MAX = 1 << 15 }; /* of the automaton of a step with a fraction */
  * number without its point, such a number is a multiple of `whole`. */
 static bool multiples(struct dfa **out, uint64_t whole, int fraction, struct err *err)
 {
-    /* States: 0 the start, 1 after the sign, then one for each place in the number and rest of the division.
-     */
+    /* States: 0 the start, 1 after the sign, then one for each place and rest of the division. */
     enum { MINUS, DIGIT, POINT = 11, OTHER, SYMBOLS };
     struct dfa_raw raw = { 0 };
     uint8_t class_of[256];
@@ -143,8 +142,7 @@ bool number_texts(struct dfa **texts, const struct number_form *number, struct e
     if (whole > DFA_MULTIPLE_MAX || whole * (uint64_t)(fraction + 2) > STATES_MAX)
         return err_set(err, ERR_LIMIT,
                        "expected a step whose digits without the point make at most %d, fewer with many of "
-                       "them after the "
-                       "point; found %" PRIu64 " with %d after the point",
+                       "them after the point; found %" PRIu64 " with %d after the point",
                        DFA_MULTIPLE_MAX, whole, fraction);
     if (integer) /* an integer is a multiple of over / under when it is one of over */
         return integer_texts(texts, range, (uint32_t)whole, err);
