@@ -19,7 +19,7 @@
 #include "base/clock.h"
 #include "tests/store/peer.h"
 
-enum { BATCHES = 3, JOBS = 80, GENERATIONS = 512, CREDIT = 6, HELD_MAX = 64, ENTRIES_MAX = 100000 };
+enum { BATCHES = 3, JOBS = 80, GENERATIONS = 512, CREDIT = 6, HELD_MAX = 64 };
 
 static const char *const queue_of[BATCHES] = { "q", "q", "r" };
 
