@@ -504,13 +504,39 @@ bool hall_open(struct hall *hall, struct hall_welcome *welcome, struct err *err)
     return true;
 }
 
+/* The broker drops what holds other bytes, as it must, and an answer would be waited for in vain. */
+static bool texts_are_utf8(const ProtobufCMessage *message, struct err *err)
+{
+    for (unsigned i = 0; i < message->descriptor->n_fields; i++) {
+        const ProtobufCFieldDescriptor *field = &message->descriptor->fields[i];
+        const char *at = (const char *)message + field->offset;
+        char *const *text = (char *const *)(const void *)at;
+        size_t count = 1;
+
+        if (field->type != PROTOBUF_C_TYPE_STRING)
+            continue;
+        if (field->label == PROTOBUF_C_LABEL_REPEATED) {
+            count = *(const size_t *)(const void *)((const char *)message + field->quantifier_offset);
+            text = *(char *const *const *)(const void *)at;
+        }
+        for (size_t j = 0; j < count; j++)
+            if (text[j] && !span_is_utf8(span_text(text[j])))
+                return err_set(err, ERR_INPUT, "%s is not text in UTF-8: expected a name as `moothall status` shows it",
+                               field->name);
+    }
+    return true;
+}
+
 bool hall_ask(struct hall *hall, Moothall__Envelope__BodyCase kind, void *body,
               Moothall__Envelope__BodyCase expected, const struct link_message **answer, struct err *err)
 {
-    struct ask *ask = calloc(1, sizeof *ask);
+    struct ask *ask;
     bool ok = true;
 
     assert(!hall->waited);
+    if (!texts_are_utf8(body, err))
+        return false;
+    ask = calloc(1, sizeof *ask);
     if (!ask)
         return err_set(err, ERR_IO, "no memory for a question");
     ask->kind = kind;
@@ -603,6 +629,8 @@ bool hall_submit(struct hall *hall, const struct hall_submission *submission, co
         group = hall->group = group_new(submission);
         if (!group)
             return err_set(err, ERR_IO, "no memory for a group of jobs");
+        if (!texts_are_utf8(&group->submit.base, err)) /* of queue and batch: what comes out of JSON always is */
+            return false;
     }
     made = arena_take(&group->arena, sizeof *made);
     if (!made || !buf_add(&group->bodies, job->body.data, job->body.size))

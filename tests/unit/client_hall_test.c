@@ -366,6 +366,34 @@ static void test_an_answer_and_a_refusal(void **state)
     teardown(&broker, hall);
 }
 
+/* A broker drops such a message unanswered: whoever mistyped a name would wait for ever. */
+static void test_a_name_that_is_not_utf8_is_never_sent(void **state)
+{
+    static char good[] = "b", bad[] = "b\xff", *jobs[] = { good, bad };
+    struct hall_submission unnamed = submission;
+    struct hall_job job = { .id = "1", .custom_id = "", .endpoint = "/v1/completions", .body = span_of("x", 1) };
+    struct broker broker = { 0 };
+    struct hall *hall = setup(&broker, 5000);
+    struct err err = { 0 };
+    Moothall__Fetch fetch = MOOTHALL__FETCH__INIT;
+
+    (void)state;
+    fetch.from = 5;
+    fetch.batch = bad;
+    CHECK(!hall_ask(hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES, NULL, &err));
+    CHECK(err.code == ERR_INPUT && strstr(err.text, "batch is not"));
+    fetch.batch = good;
+    fetch.job = jobs;
+    fetch.n_job = 2;
+    CHECK(!hall_ask(hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES, NULL, &err));
+    CHECK(err.code == ERR_INPUT && strstr(err.text, "job is not"));
+    fetch.n_job = 1;
+    CHECK(hall_ask(hall, MOOTHALL__ENVELOPE__BODY_FETCH, &fetch, MOOTHALL__ENVELOPE__BODY_ENTRIES, NULL, &err));
+    unnamed.queue = bad;
+    CHECK(!hall_submit(hall, &unnamed, &job, &err) && err.code == ERR_INPUT && strstr(err.text, "queue is not"));
+    teardown(&broker, hall);
+}
+
 static void test_a_broker_that_will_never_have_us_ends_the_call(void **state)
 {
     struct broker broker = { .refuse = true };
@@ -441,6 +469,7 @@ int main(void)
         cmocka_unit_test(test_priority_and_times_are_sent),
         cmocka_unit_test(test_the_first_conflict_is_named),
         cmocka_unit_test(test_an_answer_and_a_refusal),
+        cmocka_unit_test(test_a_name_that_is_not_utf8_is_never_sent),
         cmocka_unit_test(test_a_broker_that_will_never_have_us_ends_the_call),
         cmocka_unit_test(test_a_silent_broker_is_greeted_again_until_the_timeout),
         cmocka_unit_test(test_the_side_may_end_a_call),
