@@ -189,12 +189,13 @@ def what_is_no_text_fails_alone():
 
 def a_document_that_changes_meanwhile_is_no_mixture():
     place = Place("ext-change")
-    names = write_documents(place, demo("entry", 100))
+    names = write_documents(place, demo("entry") * 2)
     process = place.start("extract", "--model", MODEL, "--schema", SCHEMA, "docs", "-o", "out.jsonl")
     until = time.monotonic() + 30 * SLOW
-    while not os.path.exists(place.path("out.jsonl.moothall-new")) and time.monotonic() < until:
-        time.sleep(0.005)
-    time.sleep(0.1)
+    asked = ""
+    while f" {len(names)}\n" not in asked: # every document was read, and the last ones' answers are far away
+        check(time.monotonic() < until and process.poll() is None, f"never asked for all: {asked}")
+        asked = place.call("status", "--state", "out.jsonl.moothall").out
     place.write(names[-1], demo("entry", 1)[0])
     os.unlink(place.path(names[-2]))
     code, _, err = ended(process, 120)
