@@ -23,6 +23,18 @@ static const struct unit time_units[] = { { "", 1 },       { "ms", 1 },      { "
                                           { "min", 60000 }, { "h", 3600000 }, { "d", 86400000 },  { NULL, 0 } };
 static const struct unit no_units[] = { { "", 1 }, { NULL, 0 } };
 
+static const struct unit *units_of(const struct field *field)
+{
+    size_t n = strlen(field->key);
+
+    if (field->kind == FIELD_BYTES)
+        return byte_units;
+    if (field->kind != FIELD_DURATION)
+        return no_units;
+    /* Only a name that says so makes a bare number milliseconds: who writes `--older-than 30` means days. */
+    return n > 3 && !strcmp(field->key + n - 3, "_ms") ? time_units : time_units + 1;
+}
+
 static bool parse_number(const char *text, const struct unit *units, int64_t *value)
 {
     char *end;
@@ -108,7 +120,7 @@ static bool set_value(const struct field *field, const char *key, const char *te
     default:
         break;
     }
-    ok = parse_number(text, field->kind == FIELD_BYTES ? byte_units : field->kind == FIELD_DURATION ? time_units : no_units, &value);
+    ok = !strcmp(text, "0") || parse_number(text, units_of(field), &value); /* nothing is nothing in every unit */
     if (!ok)
         return err_set(err, ERR_INPUT, "%s: expected %s, found `%.80s`", key, kind_words[field->kind], text);
     if (value < field->low || value > field->high)

@@ -18,7 +18,8 @@ enum field_kind {
     FIELD_TEXT,     /* char[size], terminated; longer text is an error */
     FIELD_INT,      /* int64_t within [low, high] */
     FIELD_BYTES,    /* int64_t within [low, high]; "64 MiB", "2G", "1000" */
-    FIELD_DURATION, /* int64_t milliseconds within [low, high]; "15s", "500ms", "2m", "1h"; a bare number is ms */
+    FIELD_DURATION, /* int64_t milliseconds within [low, high]; "15s", "500ms", "2m", "1h", "30d"; a bare number is ms where the
+                       key ends in _ms, else only 0 needs no unit */
     FIELD_BOOL,     /* bool; true/false/yes/no */
     FIELD_CHOICE,   /* int, the index in choices */
 };

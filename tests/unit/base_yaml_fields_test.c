@@ -98,6 +98,23 @@ static void test_every_mistake_names_its_place_and_key(void **state)
     }
 }
 
+/* Who purges with `--older-than 30` means days, and would erase all but what ended in the last 30 ms. */
+static void test_bare_number_is_a_time_only_where_the_name_has_the_unit(void **state)
+{
+    static const struct field keep = { "keep", FIELD_DURATION, 0, 0, 0, INT64_C(365) * 86400000, NULL, "" };
+    static const struct field wait_ms = { "wait_ms", FIELD_DURATION, 0, 0, 0, 3600000, NULL, "" };
+    int64_t ms = 7;
+    struct err err = { 0 };
+
+    (void)state;
+    CHECK(!field_set(&keep, "30", &ms, &err) && ms == 7 && strstr(err.text, "expected a time like 15s"));
+    CHECK(!field_set(&keep, "1.5", &ms, &err) && ms == 7);
+    CHECK(field_set(&keep, "30d", &ms, &err) && ms == INT64_C(30) * 86400000);
+    CHECK(field_set(&keep, "1.5 h", &ms, &err) && ms == 5400000);
+    CHECK(field_set(&keep, "0", &ms, &err) && ms == 0); /* for ever, at once: the same in every unit */
+    CHECK(field_set(&wait_ms, "30", &ms, &err) && ms == 30);
+}
+
 static void test_flags_override_and_leave_words_in_order(void **state)
 {
     char *argv[] = { (char[]){ "run" }, (char[]){ "in" }, (char[]){ "--workers=3" }, (char[]){ "--keep" }, (char[]){ "--lease-ms" },
@@ -156,6 +173,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_good_file_fills_the_struct),
         cmocka_unit_test(test_every_mistake_names_its_place_and_key),
+        cmocka_unit_test(test_bare_number_is_a_time_only_where_the_name_has_the_unit),
         cmocka_unit_test(test_flags_override_and_leave_words_in_order),
         cmocka_unit_test(test_flags_win_over_the_file_and_the_file_over_defaults),
         cmocka_unit_test(test_a_file_that_is_not_there_is_named),
