@@ -22,7 +22,10 @@ enum {
 static void unknown_batch(const struct event *event, const char *queue, const char *batch,
                           struct effects *effects)
 {
-    if (*batch)
+    if (!*queue)
+        effects_refuse(effects, event->session, event->envelope->correlation,
+                       MOOTHALL__REFUSAL_CODE__UNKNOWN_BATCH, 0, "no queue has a batch `%s`", batch);
+    else if (*batch)
         effects_refuse(effects, event->session, event->envelope->correlation,
                        MOOTHALL__REFUSAL_CODE__UNKNOWN_BATCH, 0, "queue `%s` has no batch `%s`", queue,
                        batch);
@@ -553,7 +556,7 @@ void answers_status(struct core *core, const struct event *event, struct effects
         if (!batch && (!queue || q == queue))
             batch = books_batch(&core->books, q, ask->batch);
         if (!batch) {
-            unknown_batch(event, *ask->queue ? ask->queue : "any", ask->batch, effects);
+            unknown_batch(event, ask->queue, ask->batch, effects);
             return;
         }
     }

@@ -93,6 +93,7 @@ def a_running_batch_is_cancelled():
     for words in (["--batch", "mistyped"], ["--batch", "b", "nobody"], []):
         done = hall.call("cancel", *hall.at, *words)
         check(done.code == 1 and (words[-1:] or ["--batch"])[0] in done.err, done)
+    check("no queue has a batch `mistyped`" in hall.call("retry", *hall.at, "--batch", "mistyped").err, "which is not there?")
     audit(hall)
     print(f"    acknowledged, with the process, within {took * 1000:.0f} ms; {done_count} were done")
     hall.close()
