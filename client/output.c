@@ -21,6 +21,8 @@ enum {
     KEEP_EVERY_MS = 500,   /* an fsync and a cursor: not for every entry */
 };
 
+#define LINE_BEGIN "{\"id\":\"batch_req_"
+
 /* ---- one line --------------------------------------------------------------------------------- */
 
 static bool add_text(struct buf *out, const char *text, size_t size)
@@ -217,7 +219,7 @@ bool output_line(struct buf *out, const Moothall__Entry *entry, struct span body
     size_t from = out->size;
     bool answered = !entry->purged_ms && (entry->state == MOOTHALL__STATE__DONE || entry->state == MOOTHALL__STATE__FAILED);
 
-    return buf_text(out, "{\"id\":\"batch_req_") && buf_text(out, entry->job) &&
+    return buf_text(out, LINE_BEGIN) && buf_text(out, entry->job) &&
            buf_text(out, "\",\"custom_id\":") &&
            (*entry->custom_id ? add_text(out, entry->custom_id, strlen(entry->custom_id))
                               : buf_text(out, "null")) &&
@@ -229,14 +231,57 @@ bool output_line(struct buf *out, const Moothall__Entry *entry, struct span body
 
 /* ---- the writer ---------------------------------------------------------------------------------- */
 
+static const char *order_of(const struct output_source *source)
+{
+    return source->by_position ? "input" : "completion";
+}
+
+static void note_tail(struct output *output, struct span written)
+{
+    size_t n = written.size < OUTPUT_TAIL_MAX ? written.size : OUTPUT_TAIL_MAX;
+    size_t kept = output->tail_size < OUTPUT_TAIL_MAX - n ? output->tail_size : OUTPUT_TAIL_MAX - n;
+
+    memmove(output->tail, output->tail + output->tail_size - kept, kept);
+    memcpy(output->tail + kept, written.data + written.size - n, n);
+    output->tail_size = kept + n;
+}
+
+/* Also whether what follows, written after the cursor was kept, begins as our lines do. */
+static bool read_tail(struct output *output, const char *path, bool *follows, struct err *err)
+{
+    char next[sizeof LINE_BEGIN - 1];
+    size_t n = output->offset < OUTPUT_TAIL_MAX ? (size_t)output->offset : OUTPUT_TAIL_MAX;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool ok = fd >= 0 && pread(fd, output->tail, n, (off_t)(output->offset - n)) == (ssize_t)n;
+    ssize_t got = ok ? pread(fd, next, sizeof next, (off_t)output->offset) : -1;
+
+    if (got < 0)
+        err_errno(err, "read %s", output->name);
+    if (fd >= 0)
+        close(fd);
+    output->tail_size = n;
+    *follows = got >= 0 && memcmp(next, LINE_BEGIN, (size_t)got) == 0;
+    return got >= 0;
+}
+
+/* -1 where nothing can be compared: a stream has no bytes to come back to. */
+static int64_t tail_sum(const struct output *output)
+{
+    return output->is_file ? (int64_t)span_crc32c(0, span_of(output->tail, output->tail_size)) : -1;
+}
+
 static bool set_cursor(struct output *output, const struct output_source *source, struct hall *hall,
                        struct err *err)
 {
     Moothall__CursorSet set = MOOTHALL__CURSOR_SET__INIT;
-    char note[128];
+    char note[256];
+    int n = snprintf(note, sizeof note, "{\"offset\":%" PRIu64 ",\"done\":%" PRIu64 ",\"failed\":%" PRIu64,
+                     output->offset, output->done, output->failed);
 
-    snprintf(note, sizeof note, "{\"offset\":%" PRIu64 ",\"done\":%" PRIu64 ",\"failed\":%" PRIu64 "}",
-             output->offset, output->done, output->failed);
+    if (output->exclusive)
+        n += snprintf(note + n, sizeof note - (size_t)n, ",\"order\":\"%s\",\"tail\":%" PRId64, order_of(source),
+                      tail_sum(output));
+    snprintf(note + n, sizeof note - (size_t)n, "}");
     set.queue = (char *)(uintptr_t)source->queue;
     set.batch = (char *)(uintptr_t)source->batch;
     set.consumer = (char *)(uintptr_t)source->consumer;
@@ -248,15 +293,18 @@ static bool set_cursor(struct output *output, const struct output_source *source
            err_wrap(err, "store the place in %s", output->name);
 }
 
+/* *tail: as the note has it, for a file to be compared with; INT64_MIN where there is none. */
 static bool get_cursor(struct output *output, const struct output_source *source, struct hall *hall,
-                       bool *known, struct err *err)
+                       bool *known, int64_t *tail, struct err *err)
 {
     Moothall__CursorAsk ask = MOOTHALL__CURSOR_ASK__INIT;
     const struct link_message *answer;
     const Moothall__Cursor *cursor;
+    const char *order;
     json_t *note;
 
     *known = false;
+    *tail = INT64_MIN;
     ask.queue = (char *)(uintptr_t)source->queue;
     ask.batch = (char *)(uintptr_t)source->batch;
     ask.consumer = (char *)(uintptr_t)source->consumer;
@@ -273,6 +321,15 @@ static bool get_cursor(struct output *output, const struct output_source *source
                        "consumer `%s` was set by another program: its note is not one of ours",
                        source->consumer);
     }
+    order = json_string_value(json_object_get(note, "order"));
+    if (order && strcmp(order, order_of(source)) != 0) {
+        err_set(err, ERR_CONFLICT, "consumer `%s` reads in %s order; --order %s needs a consumer of its own",
+                source->consumer, source->by_position ? "completion" : "input", order_of(source));
+        json_decref(note);
+        return false;
+    }
+    if (json_is_integer(json_object_get(note, "tail")))
+        *tail = json_integer_value(json_object_get(note, "tail"));
     output->position = cursor->position;
     output->offset = (uint64_t)json_integer_value(json_object_get(note, "offset"));
     output->done = (uint64_t)json_integer_value(json_object_get(note, "done"));
@@ -286,6 +343,26 @@ static void from_start(struct output *output, const struct output_source *source
 {
     output->position = source->by_position ? 0 : 1; /* entries are numbered from 1 */
     output->offset = output->done = output->failed = 0;
+    output->tail_size = 0;
+}
+
+/* Whether what stands there is what this consumer has written: all of it, and perhaps more that its cursor does not
+ * have yet. */
+static bool is_its_own(struct output *output, const char *path, uint64_t size, bool known, int64_t tail, struct err *err)
+{
+    if (size == 0)
+        return true;
+    if (known && size >= output->offset) {
+        bool follows;
+
+        if (!read_tail(output, path, &follows, err))
+            return false;
+        if (follows && (tail == INT64_MIN || tail == tail_sum(output)))
+            return true;
+    }
+    return err_set(err, ERR_CONFLICT, "%s exists and %s; name another file", output->name,
+                   known && size < output->offset ? "is shorter than what this consumer has written"
+                                                  : "this consumer has not written it");
 }
 
 bool output_open(struct output *output, const char *path, const struct output_source *source, bool begin_anew,
@@ -293,9 +370,11 @@ bool output_open(struct output *output, const char *path, const struct output_so
 {
     struct stat st;
     bool known = false;
+    int64_t tail = INT64_MIN;
 
     memset(output, 0, sizeof *output);
     output->fd = -1;
+    output->exclusive = exclusive;
     snprintf(output->name, sizeof output->name, "%s", strcmp(path, "-") ? path : "standard output");
     from_start(output, source);
     output->fd = strcmp(path, "-") ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666) : dup(STDOUT_FILENO);
@@ -306,18 +385,15 @@ bool output_open(struct output *output, const char *path, const struct output_so
         goto fail;
     }
     output->is_file = strcmp(path, "-") && S_ISREG(st.st_mode);
-    if (source->keeps_cursor && !begin_anew && !get_cursor(output, source, hall, &known, err))
+    if (source->keeps_cursor && !begin_anew && !get_cursor(output, source, hall, &known, &tail, err))
         goto fail;
     if (!output->is_file && strcmp(path, "-") == 0 && source->keeps_cursor && exclusive) {
         /* a named consumer on a stream goes on where it was: what it took is gone from here */
     } else if (!output->is_file) {
         from_start(output, source);
     } else {
-        if (!known && exclusive && st.st_size > 0) {
-            err_set(err, ERR_CONFLICT, "%s exists and this consumer has not written it; name another file",
-                    output->name);
+        if (exclusive && !is_its_own(output, path, (uint64_t)st.st_size, known, tail, err))
             goto fail;
-        }
         /* Shorter than the cursor says: somebody cut it.  The results are all in the store still. */
         if ((uint64_t)st.st_size < output->offset)
             from_start(output, source);
@@ -352,6 +428,8 @@ static bool flush(struct output *output, struct err *err)
     if (!file_write_all(output->fd, buf_span(&output->pending), output->name, err))
         return false;
     output->offset += output->pending.size;
+    if (output->exclusive && output->pending.size)
+        note_tail(output, buf_span(&output->pending));
     output->pending.size = 0;
     return true;
 }

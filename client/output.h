@@ -6,7 +6,10 @@
  *
  * The writer syncs its file and then stores (position, byte offset, counts) as the consumer's cursor;
  * on restart it truncates the file to that offset and goes on from that position.  A stream (standard output,
- * a pipe) cannot be truncated: it is written from the beginning every time. */
+ * a pipe) cannot be truncated: it is written from the beginning every time.
+ *
+ * A consumer that people name may be given another file, or another order, than the last time.  So its cursor's note
+ * also has the order and a checksum of the last bytes written: a file that does not have them there is not cut. */
 
 #ifndef CLIENT_OUTPUT_H
 #define CLIENT_OUTPUT_H
@@ -38,6 +41,8 @@ struct output_source {
     bool keeps_cursor; /* false: reads from the start and leaves no trace */
 };
 
+enum { OUTPUT_TAIL_MAX = 64 };
+
 struct output {
     int fd; /* -1: not open */
     bool is_file;
@@ -48,10 +53,14 @@ struct output {
     uint64_t kept_position; /* the cursor as it is stored */
     int64_t kept_ms;
     struct buf pending;
+    bool exclusive;         /* the file is checked to be the one that this consumer has written */
+    uint8_t tail[OUTPUT_TAIL_MAX]; /* exclusive: the last bytes before offset */
+    size_t tail_size;
 };
 
 /* Opens `path` ("-": standard output) where the cursor says, or from the start.  With begin_anew the cursor
- * is set back first.  exclusive: an existing file that the cursor does not know is refused. */
+ * is set back first.  exclusive: an existing file that the cursor does not know is refused,
+ * as is one that this consumer has not written, and another order than it has (ERR_CONFLICT). */
 bool output_open(struct output *output, const char *path, const struct output_source *source, bool begin_anew,
                  bool exclusive, struct hall *hall, struct err *err);
 void output_close(struct output *output);

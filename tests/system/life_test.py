@@ -290,6 +290,35 @@ def consumers_follow():
     hall.close()
 
 
+def a_consumer_keeps_to_its_file_and_order():
+    """A file that it has not written is never cut or written over, whatever name was mistyped."""
+    hall = hall_of("files")
+    items = [ask(f"r{i}", f"number {i}") for i in range(30)]
+    check(submit(hall, "b", items[:20]).code == 0 and fetched(hall, "b")[0] == 0, "b")
+    words = ["fetch", *hall.at, "--batch", "b", "--consumer", "c"]
+    check(hall.call(*words, "-o", "c.jsonl").code == 0 and len(hall.results("c.jsonl")) == 20, "c")
+    whole = hall.read("c.jsonl")
+    check(submit(hall, "d", items).code == 0 and hall.call("fetch", *hall.at, "--batch", "d", "--wait", "-o", "d.jsonl").code == 0, "d")
+    for name, data in (("long.txt", b"x" * 100000), ("short.txt", b"mine"), ("other.jsonl", hall.read("d.jsonl")), ("cut.jsonl", whole[:-10])):
+        hall.write(name, data)
+        done = hall.call(*words, "-o", name)
+        check(done.code == 1 and name in done.err and hall.read(name) == data, (name, done))
+    done = hall.call(*words, "--order", "input", "-o", "c.jsonl")
+    check(done.code == 1 and "completion order" in done.err and hall.read("c.jsonl") == whole, done)
+    # A consumer that knows of nothing yet has written nothing either.
+    check(hall.call("pause", *hall.at, "--queue", "default").code == 0 and submit(hall, "e", items).code == 0, "e")
+    words = ["fetch", *hall.at, "--batch", "e", "--consumer", "c"]
+    check(hall.call(*words, "-o", "e.jsonl").code == 0 and hall.read("e.jsonl") == b"", "e.jsonl")
+    done = hall.call(*words, "-o", "long.txt")
+    check(done.code == 1 and len(hall.read("long.txt")) == 100000, done)
+    check(hall.call("resume", *hall.at, "--queue", "default").code == 0 and fetched(hall, "e")[0] == 0, "resume")
+    # What was written after the cursor was kept is cut, and another place or a copy is the same file.
+    check(hall.call(*words, "-o", "e.jsonl").code == 0 and len(hall.results("e.jsonl")) == 30, "e.jsonl")
+    hall.write("moved.jsonl", hall.read("e.jsonl") + b'{"id":"bat')
+    check(hall.call(*words, "-o", "moved.jsonl").code == 0 and hall.read("moved.jsonl") == hall.read("e.jsonl"), "moved.jsonl")
+    hall.close()
+
+
 def nobody_is_seated():
     """`run` says so at once, waits, and goes on when a worker comes; `top` shows it meanwhile."""
     items = requests(20, seed=5, tokens=4)
@@ -373,4 +402,4 @@ def a_run_is_cancelled_and_goes_on():
 if __name__ == "__main__":
     main({case.__name__: case for case in (
         a_running_batch_is_cancelled, some_requests_are_cancelled_and_done_again, what_is_too_late_expires, the_urgent_goes_first, a_paused_queue_waits,
-        what_is_purged_is_gone, consumers_follow, nobody_is_seated, a_run_of_the_first_lines, a_run_is_cancelled_and_goes_on)})
+        what_is_purged_is_gone, consumers_follow, a_consumer_keeps_to_its_file_and_order, nobody_is_seated, a_run_of_the_first_lines, a_run_is_cancelled_and_goes_on)})
