@@ -126,6 +126,13 @@ static void test_numbers_are_exact(void **state)
         { "{\"type\":\"number\",\"exclusiveMinimum\":0.00000000000000000001,\"maximum\":0.00000000000000002}",
           { "0.00000000000000001", "0.00000000000000002" },
           { "0", "0.00000000000000003" } },
+        { "{\"type\":\"integer\",\"minimum\":1,\"exclusiveMinimum\":1,\"exclusiveMaximum\":3,\"maximum\":3}",
+          { "2" },
+          { "1", "3" } },
+        { "{\"type\":\"array\",\"prefixItems\":[{\"minimum\":1,\"maximum\":2},{\"exclusiveMinimum\":1,"
+          "\"maximum\":2},{\"minimum\":1,\"exclusiveMaximum\":2}]}",
+          { "[1,2,1]" },
+          { "[1,1,1]", "[1,2,2]", "[3,2,1]" } },
         { "{\"type\":\"integer\",\"multipleOf\":7,\"minimum\":1}", { "7", "70" }, { "0", "1", "8" } },
         { "{\"multipleOf\":4,\"$ref\":\"#/$defs/six\",\"$defs\":{\"six\":{\"multipleOf\":6}}}",
           { "0", "12", "-24" },
@@ -157,6 +164,10 @@ static void test_strings_are_measured_in_code_points(void **state)
         { "{\"type\":\"string\",\"format\":\"date\"}",
           { "\"2024-02-29\"" },
           { "\"2023-02-29\"", "\"2024-2-9\"" } },
+        { "{\"type\":\"array\",\"prefixItems\":[{\"type\":\"string\",\"pattern\":\"date\"},{\"type\":"
+          "\"string\",\"format\":\"date\"}]}",
+          { "[\"a date\",\"2024-02-29\"]" },
+          { "[\"a date\",\"a date\"]", "[\"2024-02-29\"]" } },
         { "{\"type\":\"string\",\"format\":\"uuid\"}",
           { "\"2eb8aa08-aa98-11ea-b4aa-73b441d16380\"" },
           { "\"2eb8aa08\"" } },
@@ -185,6 +196,11 @@ static void test_values_are_compared_by_value(void **state)
           "\"type\":\"string\"}},\"maxItems\":1}",
           { "\"a\"", "1", "{\"k\":\"v\"}" },
           { "\"ab\"", "{\"k\":1}", "[1,2]" } },
+        { "{\"enum\":[\"a\",\"abc\",[1,\"x\"],[1,2],[2,\"x\"],1,1.5],\"minLength\":2,\"prefixItems\":[{"
+          "\"const\":1}],"
+          "\"items\":{\"type\":\"string\",\"maxLength\":1},\"type\":[\"string\",\"array\",\"integer\"]}",
+          { "\"abc\"", "[1,\"x\"]", "1" },
+          { "\"a\"", "[1,2]", "[2,\"x\"]", "1.5" } },
         { "{\"enum\":[1,2],\"const\":2}", { "2" }, { "1" } },
         { "{\"const\":2,\"enum\":[1,2]}", { "2" }, { "1" } },
         { "{\"$ref\":\"#/$defs/d\",\"enum\":[1,2,3],\"$defs\":{\"d\":{\"enum\":[3,4,1.0]}}}",
@@ -252,6 +268,11 @@ static void test_objects_have_their_properties_in_order(void **state)
           "\"$ref\":\"#/$defs/o\",\"$defs\":{\"o\":{\"properties\":{\"b\":true}}}}",
           { "{}", "{\"a\":1}" },
           { "{\"b\":1}" } },
+        { "{\"properties\":{\"x\":true},\"$ref\":\"#/$defs/"
+          "base\",\"type\":\"object\",\"$defs\":{\"base\":{\"properties\":{\"id\":{\"type\":\"integer\"}},"
+          "\"required\":[\"id\"]}},\"required\":[\"x\"]}",
+          { "{\"x\":2,\"id\":1}" },
+          { "{\"id\":1,\"x\":2}" } },
         /* What stands first in the schema stands first in the object. */
         { "{\"$ref\":\"#/$defs/"
           "base\",\"properties\":{\"x\":true},\"type\":\"object\",\"$defs\":{\"base\":{\"properties\":{"
@@ -462,6 +483,8 @@ static void test_refusals_point_at_what_is_wrong(void **state)
         { "{\"type\":\"string\",\"pattern\":\"^a\",\"$ref\":\"#/$defs/"
           "b\",\"$defs\":{\"b\":{\"pattern\":\"^b\"}}}",
           "#/$defs/b: no text fits" },
+        { "{\"type\":\"integer\",\"minimum\":1e18}", "#: no number is allowed" },
+        { "{\"type\":\"number\",\"maximum\":-1e18}", "#: no number is allowed" },
         { "{\"enum\":[1,2],\"type\":\"string\"}", "#/enum: no value of it is allowed" },
         { "{\"$ref\":\"#\"}", "#/$ref: it refers to itself without end" },
         { "{\"$defs\":{\"a\":{\"anyOf\":[{\"$ref\":\"#/$defs/a\"},{}]}}}",
@@ -538,6 +561,27 @@ static char *listed(const char *before, const char *piece, int count, const char
     }
     CHECK(buf_add(&text, after, strlen(after) + 1));
     return (char *)text.data;
+}
+
+/* What lies deeper than the maker's own calls go is promised first and made later. */
+static void test_what_lies_deep_is_still_checked(void **state)
+{
+    char *schema = listed("{\"$ref\":\"#/$defs/l0\",\"$defs\":{",
+                          "\"l@\":{\"type\":\"object\",\"properties\":{\"x\":{\"$ref\":\"#/$defs/"
+                          "l^\"}},\"additionalProperties\":false}",
+                          150, ",\"l150\":{\"type\":\"string\",\"format\":\"date\"}}}");
+    char *good = repeated("", "{\"x\":", 150, "\"2024-02-29\"", "}", "");
+    char *bad = repeated("", "{\"x\":", 150, "\"2023-02-29\"", "}", "");
+    char *flat = repeated("", "{\"x\":", 149, "\"2024-02-29\"", "}", "");
+    struct grammar *grammar = make(STRUCTURED_SCHEMA, schema, false);
+
+    (void)state;
+    CHECK(accepts(grammar, good) && !accepts(grammar, bad) && !accepts(grammar, flat));
+    grammar_free(grammar);
+    free(schema);
+    free(good);
+    free(bad);
+    free(flat);
 }
 
 static double cpu_seconds(void)
@@ -780,6 +824,7 @@ int main(void)
         cmocka_unit_test(test_closed_objects_take_no_others),
         cmocka_unit_test(test_the_other_kinds),
         cmocka_unit_test(test_refusals_point_at_what_is_wrong),
+        cmocka_unit_test(test_what_lies_deep_is_still_checked),
         cmocka_unit_test(test_hostile_schemas_are_refused_soon),
         cmocka_unit_test(test_a_schema_of_fifty_fields_compiles_soon),
         cmocka_unit_test(test_decimals_are_written_shortest),
