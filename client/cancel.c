@@ -55,6 +55,12 @@ static bool ask(void *arg, char **id, size_t count, struct err *err)
     return true;
 }
 
+/* The batch may have grown, and some of it ended, since it was looked at. */
+static uint64_t ended_before(const struct named_batch *named, uint64_t jobs)
+{
+    return named->live > jobs ? named->ended + named->live - jobs : named->ended;
+}
+
 static bool cancel_all(const struct options *o, struct connection *connection, char **word, int count,
                        struct err *err)
 {
@@ -73,7 +79,7 @@ static bool cancel_all(const struct options *o, struct connection *connection, c
     jobs = cancel.jobs;
     if (jobs)
         say("batch %s: %" PRIu64 " requests cancelled; %" PRIu64 " had ended and keep their results",
-            named.batch, jobs, count ? (uint64_t)count - jobs : named.ended + named.live - jobs);
+            named.batch, jobs, count ? (uint64_t)count - jobs : ended_before(&named, jobs));
     else
         say("batch %s: nothing to cancel, %s ended already", named.batch,
             count ? "those have" : "all of it has");

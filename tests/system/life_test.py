@@ -99,6 +99,25 @@ def a_running_batch_is_cancelled():
     hall.close()
 
 
+def a_batch_is_cancelled_while_it_is_submitted():
+    """The submit ends with the reason, and what had come of it by then is cancelled and counted."""
+    hall = hall_of("growing", workers=0)
+    hall.write("in.jsonl", lines([ask(f"r{i}", f"number {i}") for i in range(20000)]))
+    for batch in "abc":  # what grows between two questions of the cancel does so by chance
+        run = hall.start("submit", *hall.at, "--batch", batch, "in.jsonl")
+        wait_until("some are there", lambda: hall.call("status", *hall.at, "--batch", batch).code == 0)
+        done = hall.call("cancel", *hall.at, "--batch", batch, "--reason", "wrong file", "--wait")
+        check(done.code == 0 and "; 0 had ended" in done.err, done)
+        code, _, err = ended(run)
+        check(code == 1 and "wrong file" in err, (code, err))
+        code, results = fetched(hall, batch)
+        check(code == 2 and f" {len(results)} requests cancelled" in done.err and len(results) < 20000, (len(results), done))
+        counts = status(hall, "--batch", batch)["request_counts"]
+        check(counts == {"total": 20000, "completed": 0, "failed": len(results)}, counts)
+    audit(hall)
+    hall.close()
+
+
 def some_requests_are_cancelled_and_done_again():
     """By custom_id or id; a retry takes what ended otherwise than done, and only what is asked."""
     hall = hall_of("again", workers=0)
@@ -401,5 +420,5 @@ def a_run_is_cancelled_and_goes_on():
 
 if __name__ == "__main__":
     main({case.__name__: case for case in (
-        a_running_batch_is_cancelled, some_requests_are_cancelled_and_done_again, what_is_too_late_expires, the_urgent_goes_first, a_paused_queue_waits,
+        a_running_batch_is_cancelled, a_batch_is_cancelled_while_it_is_submitted, some_requests_are_cancelled_and_done_again, what_is_too_late_expires, the_urgent_goes_first, a_paused_queue_waits,
         what_is_purged_is_gone, consumers_follow, a_consumer_keeps_to_its_file_and_order, nobody_is_seated, a_run_of_the_first_lines, a_run_is_cancelled_and_goes_on)})
