@@ -95,7 +95,7 @@ static void put_text(FILE *file, const char *text)
     put(file, text, strlen(text));
 }
 
-/* Lines that stay lines; spaces at the front of one go. */
+/* Lines that end a sentence or a part of one stay lines, others are filled; spaces at the front of one go. */
 static void put_lines(FILE *file, const char *text)
 {
     for (const char *line = text; *line;) {
@@ -105,7 +105,7 @@ static void put_lines(FILE *file, const char *text)
         put(file, line + front, n - front);
         fputc('\n', file);
         line += n + (line[n] == '\n');
-        if (*line)
+        if (*line && n && strchr(".:;", line[-2]))
             fputs(".br\n", file);
     }
 }
@@ -249,7 +249,7 @@ static void complete_value(const struct manual *manual, const struct field *fiel
     static const char *const names[] = { "broker", "queue",    "batch",      "consumer",    "listen",
                                          "name",   "family",   "exchange",   "length",      "language",
                                          "reason", "deadline", "not_before", "instruction", "older_than",
-                                         "only",   NULL };
+                                         "only",   "merge",    "temperature", NULL };
     char flag[FLAG_MAX];
 
     if (field->kind == FIELD_BOOL)

@@ -70,6 +70,10 @@ def main():
     assert "manual" in complete("moothall", "run", "--model", "man") and complete("moothall", "run", "--queue", "") == []
     assert "manual" in complete("moothall", "run", "man") and complete("moothall-broker", "--log", "j") == ["json"]
     assert complete("moothall", "fetch", "-o", "moothall-b") == ["moothall-broker"]
+    assert complete("moothall", "extract", "--temperature", "") == []
+    for name in pages:  # --help breaks lines where its width ends, a page only where a sentence does
+        for line in re.findall(r"^(.*)\n\.br$", page(name[:-2]), re.M):
+            assert line[-1] in ".:;", f"{name} breaks after {line!r}"
     if shutil.which("groff"):
         for name in pages:
             done = subprocess.run(["groff", "-man", "-Tutf8", "-ww", os.path.join(MANUAL, "man1", name)], check=True, capture_output=True, text=True)
