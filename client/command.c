@@ -1,5 +1,6 @@
 #include "client/command.h"
 
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -241,4 +242,48 @@ bool command_hall_look(struct command_hall *command, const char *queue, const ch
     note_waiting(command, answer->envelope->status->waiting_for, now_ms);
     *status = answer->envelope->status;
     return true;
+}
+
+/* ---- how much it was ----------------------------------------------------------------------------------- */
+
+void command_totals_note(struct command_totals *totals, struct command_hall *command, const char *queue, const char *batch)
+{
+    Moothall__StatusAsk ask = MOOTHALL__STATUS_ASK__INIT;
+    char queue_name[65], batch_name[RECORD_NAME_MAX + 1];
+    const struct link_message *answer;
+    const Moothall__Status *status;
+    double messages, bytes, tokens = 0;
+
+    snprintf(queue_name, sizeof queue_name, "%s", queue);
+    snprintf(batch_name, sizeof batch_name, "%s", batch);
+    ask.queue = queue_name;
+    ask.batch = batch_name;
+    if (!hall_ask(command->hall, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask, MOOTHALL__ENVELOPE__BODY_STATUS, &answer, NULL))
+        return;
+    status = answer->envelope->status;
+    totals->prompt_tokens = status->prompt_tokens;
+    totals->generated_tokens = status->generated_tokens;
+    /* A worker's tokens and what it exchanged for them come in one heartbeat, so the shares fit each other although the
+     * last heartbeat is some time ago. */
+    messages = hall_exchange(status, &bytes);
+    for (size_t i = 0; i < status->n_worker; i++)
+        tokens += (double)(status->worker[i]->prompt_tokens + status->worker[i]->generated_tokens);
+    if (tokens > 0) {
+        totals->messages = messages / tokens;
+        totals->bytes = bytes / tokens;
+    }
+}
+
+void command_totals_say(const struct command_totals *totals, uint64_t count, const char *what, int64_t ms)
+{
+    double seconds = (double)ms / 1000, tokens = (double)(totals->prompt_tokens + totals->generated_tokens);
+    char between[80] = "";
+
+    if (totals->prompt_tokens == 0 || ms <= 0)
+        return;
+    if (totals->messages > 0)
+        snprintf(between, sizeof between, "; between workers %.2f messages and %.1f kB a token", totals->messages,
+                 totals->bytes / 1000);
+    say("%" PRIu64 " tokens of prompts, %" PRIu64 " generated: %.1f %s and %.0f tokens a second%s", totals->prompt_tokens,
+        totals->generated_tokens, (double)count / seconds, what, tokens / seconds, between);
 }

@@ -76,4 +76,16 @@ int64_t command_hall_patience(const struct command_hall *command, int64_t ms);
 bool command_hall_look(struct command_hall *command, const char *queue, const char *batch,
                        const Moothall__Status **status, struct err *err);
 
+/* ---- how much it was ----------------------------------------------------------------------------------- */
+
+struct command_totals { /* of a whole batch; not known where prompt_tokens is 0 */
+    uint64_t prompt_tokens, generated_tokens;
+    double messages, bytes; /* between the workers, a token */
+};
+
+/* Asks, while the private hall is still there. */
+void command_totals_note(struct command_totals *totals, struct command_hall *command, const char *queue, const char *batch);
+/* Says the rates: of `count` requests or documents (what: which) in ms. */
+void command_totals_say(const struct command_totals *totals, uint64_t count, const char *what, int64_t ms);
+
 #endif

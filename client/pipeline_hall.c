@@ -154,6 +154,8 @@ struct around {
     struct say_progress progress;
     struct pipeline_loop loop;
     bool is_file; /* the output: not a pipe, a terminal or a device */
+    bool anew;    /* nothing of it was there before */
+    struct command_totals totals;
 };
 
 static void batch_name(const struct pipeline *pipeline, char name[RECORD_NAME_MAX + 1])
@@ -301,6 +303,7 @@ static bool begin(struct around *around, const struct run_identity *now, bool ke
         record->is = *now;
         record->ended = record->finished = false;
     } else {
+        around->anew = true;
         if (!wipe(around, err))
             return false;
         memset(record, 0, sizeof *record);
@@ -554,6 +557,8 @@ static bool execute(struct around *around, struct err *err)
             say_progress_end();
         }
     }
+    if (ok && around->anew && around->command.private_hall) /* else part of it was done by an earlier command */
+        command_totals_note(&around->totals, &around->command, around->record.is.queue, around->record.batch);
     command_hall_close(&around->command);
     if (notes)
         fclose(notes);
@@ -574,6 +579,7 @@ static int say_over(const struct around *around, int64_t ms)
     else
         say("%" PRIu64 " documents: all done, with %" PRIu64 " jobs, in %.1f s; lines in %s",
             tally->documents, tally->jobs, (double)ms / 1000, where);
+    command_totals_say(&around->totals, tally->documents, "documents", ms);
     return tally->failed ? 2 : 0;
 }
 

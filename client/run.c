@@ -93,10 +93,7 @@ struct run {
     struct output out;
     struct say_progress progress;
     char family[40];          /* --mixed: go on in this one */
-    struct {                  /* of all of the batch; known when tokens is not 0 */
-        uint64_t prompt_tokens, generated_tokens;
-        double messages, bytes; /* between the workers, a token */
-    } totals;
+    struct command_totals totals;
 };
 
 /* ---- before anything runs ------------------------------------------------------------------------ */
@@ -447,31 +444,6 @@ out:
 }
 
 /* What it took, for the last line.  Not being able to say it is no failure. */
-static void note_totals(struct run *run)
-{
-    Moothall__StatusAsk ask = MOOTHALL__STATUS_ASK__INIT;
-    const struct link_message *answer;
-    const Moothall__Status *status;
-    double messages, bytes, tokens = 0;
-
-    ask.queue = run->record.is.queue;
-    ask.batch = run->record.batch;
-    if (!hall_ask(run->command.hall, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask, MOOTHALL__ENVELOPE__BODY_STATUS, &answer, NULL))
-        return;
-    status = answer->envelope->status;
-    run->totals.prompt_tokens = status->prompt_tokens;
-    run->totals.generated_tokens = status->generated_tokens;
-    /* A worker's tokens and what it exchanged for them come in one heartbeat, so the shares fit each other although the
-     * last heartbeat is some time ago. */
-    messages = hall_exchange(status, &bytes);
-    for (size_t i = 0; i < status->n_worker; i++)
-        tokens += (double)(status->worker[i]->prompt_tokens + status->worker[i]->generated_tokens);
-    if (tokens > 0) {
-        run->totals.messages = messages / tokens;
-        run->totals.bytes = bytes / tokens;
-    }
-}
-
 /* ---- the whole ----------------------------------------------------------------------------------------- */
 
 static int say_over(const struct run *run, int64_t ms)
@@ -486,16 +458,7 @@ static int say_over(const struct run *run, int64_t ms)
             all, r->done, r->failed, (double)ms / 1000, where);
     else
         say("%" PRIu64 " requests: all done, in %.1f s; results in %s", all, (double)ms / 1000, where);
-    if (run->totals.prompt_tokens && ms > 0) {
-        double seconds = (double)ms / 1000, tokens = (double)(run->totals.prompt_tokens + run->totals.generated_tokens);
-        char between[80] = "";
-
-        if (run->totals.messages > 0)
-            snprintf(between, sizeof between, "; between workers %.2f messages and %.1f kB a token", run->totals.messages,
-                     run->totals.bytes / 1000);
-        say("%" PRIu64 " tokens of prompts, %" PRIu64 " generated: %.1f requests and %.0f tokens a second%s", run->totals.prompt_tokens,
-            run->totals.generated_tokens, (double)all / seconds, tokens / seconds, between);
-    }
+    command_totals_say(&run->totals, all, "requests", ms);
     return r->failed ? 2 : 0;
 }
 
@@ -582,7 +545,7 @@ static bool execute(struct run *run, struct err *err)
 
     ok = open_hall(run, err) && submit(run, err) && write_results(run, err);
     if (ok && all_here && run->command.private_hall)
-        note_totals(run);
+        command_totals_note(&run->totals, &run->command, run->record.is.queue, run->record.batch);
     command_hall_close(&run->command);
     return ok && finish(run, err);
 }
