@@ -449,17 +449,31 @@ static void add_batch(const struct batch *batch, Moothall__Status *m, size_t *us
         m->batch[m->n_batch++] = b;
 }
 
-static void status_batches(struct core *core, const struct queue_book *queue, const struct batch *only,
-                           Moothall__Status *m, size_t *used, struct effects *effects)
+/* The batch of that name; without a queue all that have it, each in its own. */
+static int batches_named(struct core *core, const struct queue_book *only, const char *name,
+                         struct batch *found[BATCHES_SHOWN])
+{
+    struct queue_book *queue, *next;
+    struct batch *batch;
+    int n = 0;
+
+    HASH_ITER(hh, core->books.queues, queue, next)
+    if (n < BATCHES_SHOWN && (!only || queue == only) && (batch = books_batch(&core->books, queue, name)))
+        found[n++] = batch;
+    return n;
+}
+
+static void status_batches(struct core *core, const struct queue_book *queue, struct batch *const *named,
+                           int count, Moothall__Status *m, size_t *used, struct effects *effects)
 {
     struct batch_row *rows;
     int n;
 
     m->batch = effects_take(effects, BATCHES_SHOWN * sizeof *m->batch);
-    if (only) {
-        add_batch(only, m, used, effects);
+    for (int i = 0; i < count; i++)
+        add_batch(named[i], m, used, effects);
+    if (count)
         return;
-    }
     rows = effects_take(effects, BATCHES_SHOWN * sizeof *rows);
     n = core->store->batches(core->store, queue ? queue->row.id : 0, rows, BATCHES_SHOWN);
     for (int i = 0; i < n; i++) {
@@ -538,9 +552,10 @@ void answers_status(struct core *core, const struct event *event, struct effects
 {
     const Moothall__StatusAsk *ask = event->envelope->status_ask;
     struct queue_book *queue = *ask->queue ? books_queue(&core->books, ask->queue) : NULL;
-    struct batch *batch = NULL;
+    struct batch *named[BATCHES_SHOWN];
     Moothall__Status *m = effects_new(effects, &moothall__status__descriptor);
-    struct counts all;
+    int count = 0;
+    struct counts all, sum = { 0 };
     char text[256];
     size_t used = 1024;
 
@@ -549,25 +564,26 @@ void answers_status(struct core *core, const struct event *event, struct effects
         return;
     }
     if (*ask->batch) {
-        struct queue_book *q, *next;
-
-        /* Without a queue the name is looked for in all of them. */
-        HASH_ITER(hh, core->books.queues, q, next)
-        if (!batch && (!queue || q == queue))
-            batch = books_batch(&core->books, q, ask->batch);
-        if (!batch) {
+        count = batches_named(core, queue, ask->batch, named);
+        if (!count) {
             unknown_batch(event, ask->queue, ask->batch, effects);
             return;
         }
     }
     all = books_counts(&core->books);
-    m->counts = counts_message(effects, batch ? &batch->row.counts : queue ? &queue->row.counts : &all);
-    if (batch) {
-        m->batch_total = (uint64_t)batch_total(batch);
-        m->first_unfinished = (uint64_t)batch->row.first_unfinished;
-        m->waiting = waiting_behind(batch);
-        m->prompt_tokens = (uint64_t)batch->row.prompt_tokens;
-        m->generated_tokens = (uint64_t)batch->row.generated_tokens;
+    for (int i = 0; i < count; i++) {
+        const struct batch_row *row = &named[i]->row;
+
+        for (int s = 0; s < JOB_STATES; s++)
+            sum.in[s] += row->counts.in[s];
+        m->batch_total += (uint64_t)batch_total(named[i]);
+        m->prompt_tokens += (uint64_t)row->prompt_tokens;
+        m->generated_tokens += (uint64_t)row->generated_tokens;
+    }
+    m->counts = counts_message(effects, count ? &sum : queue ? &queue->row.counts : &all);
+    if (count == 1) {
+        m->first_unfinished = (uint64_t)named[0]->row.first_unfinished;
+        m->waiting = waiting_behind(named[0]);
     }
     m->epoch = core->placement.epoch;
     workers_waiting_for(core, text, sizeof text);
@@ -582,7 +598,7 @@ void answers_status(struct core *core, const struct event *event, struct effects
     }
     status_workers(core, m, &used, effects);
     used += 4 * m->n_unseated;
-    status_batches(core, queue, batch, m, &used, effects);
+    status_batches(core, queue, named, count, m, &used, effects);
     status_queues(core, queue ? queue->row.name : "", m, &used, effects);
     effects_send(effects, event->session, event->envelope->correlation, MOOTHALL__ENVELOPE__BODY_STATUS, m,
                  (struct span){ 0 });

@@ -37,6 +37,9 @@ bool named_batch(struct named_batch *named, struct connection *connection, const
     status = answer->envelope->status;
     c = status->counts;
     snprintf(named->batch, sizeof named->batch, "%s", batch);
+    if (status->n_batch > 1)
+        return err_set(err, ERR_INPUT, "queue `%s` and queue `%s` both have a batch `%s`; say which with --queue",
+                       status->batch[0]->queue, status->batch[1]->queue, batch);
     if (!c || status->n_batch != 1 || strlen(status->batch[0]->queue) >= sizeof named->queue)
         return err_set(err, ERR_INPUT,
                        "the broker does not say in which queue batch `%s` is; name it with --queue", batch);

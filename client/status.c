@@ -267,7 +267,7 @@ static void print_status(const Moothall__Status *s)
     printf("%-28s %8s %8s %8s %8s %8s %8s %8s\n", "", "ready", "leased", "delayed", "done", "failed", "not done",
            "total");
     if (s->batch_total)
-        print_counts("this batch", s->counts, s->batch_total);
+        print_counts(s->n_batch > 1 ? "these batches" : "this batch", s->counts, s->batch_total);
     else
         print_counts("all", s->counts, 0);
     for (size_t i = 0; i < s->n_queue; i++) {
@@ -277,9 +277,11 @@ static void print_status(const Moothall__Status *s)
         print_counts(name, s->queue[i]->counts, 0);
     }
     for (size_t i = 0; i < s->n_batch; i++) {
-        char name[160];
+        char name[240];
 
-        snprintf(name, sizeof name, "batch %.100s%s%s", s->batch[i]->name,
+        snprintf(name, sizeof name, "batch %.128s%s%.64s%s%s", s->batch[i]->name,
+                 s->batch_total && s->n_batch > 1 ? " of queue " : "",
+                 s->batch_total && s->n_batch > 1 ? s->batch[i]->queue : "",
                  s->batch[i]->state == MOOTHALL__BATCH_STATE__CANCELLING ||
                          s->batch[i]->state == MOOTHALL__BATCH_STATE__BATCH_CANCELLED
                      ? ", "
@@ -291,7 +293,7 @@ static void print_status(const Moothall__Status *s)
     }
     for (size_t i = 0; i < s->n_queue; i++)
         print_queue(s->queue[i]);
-    if (s->batch_total)
+    if (s->batch_total && s->n_batch == 1)
         printf("first unfinished: position %" PRIu64 "; %" PRIu64 " finished ones wait behind it\n",
                s->first_unfinished, s->waiting);
     if (s->prompt_tokens)

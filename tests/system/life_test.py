@@ -144,6 +144,14 @@ def some_requests_are_cancelled_and_done_again():
     check(submit(hall, "c", items[:6]).code == 0 and hall.call("cancel", *hall.at, "--batch", "c", "--wait").code == 0, "cancel c")
     check(status(hall, "--batch", "c")["status"] == "cancelled" and submit(hall, "c", [ask("new")]).code == 1, "c is open")
     check(hall.call("retry", *hall.at, "--batch", "c").code == 0 and submit(hall, "c", items[:6] + [ask("new")]).code == 0, "c is closed")
+    # Two queues may have a batch of one name: nothing is done to one of them by chance.
+    check(submit(hall, "c", items[:6], "--queue", "other").code == 0, "the other c")
+    for words in (["cancel"], ["retry"], ["purge"]):
+        done = hall.call(*words, *hall.at, "--batch", "c")
+        check(done.code == 1 and "`default`" in done.err and "`other`" in done.err and "--queue" in done.err, done)
+    check([b["queue"] for b in status(hall, "--batch", "c")["batches"]] == ["default", "other"], status(hall, "--batch", "c"))
+    check("batch c of queue other" in hall.call("status", *hall.at, "--batch", "c").out, "status of both")
+    check(hall.call("cancel", *hall.at, "--batch", "c", "--queue", "other", "--wait").code == 0, "the other c")
     # Many at once, one of them by its id (which another batch's job does not have).
     check(submit(hall, "many", [ask(f"m{i}") for i in range(700)]).code == 0, "many")
     done = hall.call("cancel", *hall.at, "--batch", "many", "--quiet", *(f"m{i}" for i in range(600)))
@@ -155,7 +163,7 @@ def some_requests_are_cancelled_and_done_again():
     check(status(hall, "--batch", "many")["request_counts"]["failed"] == 599, status(hall, "--batch", "many"))
     check(hall.call("resume", *hall.at, "--queue", "default").code == 0, "resume")
     code, results = fetched(hall, "c")
-    batch = status(hall, "--batch", "c")
+    batch = status(hall, "--batch", "c", "--queue", "default")
     check(code == 0 and len(results) == 7 and batch["status"] == "completed" and batch["cancelled_at"] is None, batch)
     audit(hall)
     hall.close()
