@@ -1,6 +1,7 @@
 #include "proto/request.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <sodium.h>
@@ -211,8 +212,181 @@ static bool key_before(struct span line, size_t at, char key[64])
     return true;
 }
 
-static json_t *parse(struct span bytes, const char *what, struct request_fault *fault)
+/* ---- integers beyond 64 bits
+ * ---------------------------------------------------------------------------------
+ *
+ * A schema may have them (18446744073709551615 is a usual maximum), and they have to be exact; jansson has
+ * none.  So text with such integers is read again with ".0" behind each, and where a schema is written they
+ * stand as they stood.  Elsewhere they are out of range. */
+
+struct wide {
+    const json_t *value; /* a real, as jansson has it */
+    struct span text;    /* as it stands in the line */
+    size_t number;       /* the how many-th number of the line it is */
+};
+
+struct wides { /* zero-initialise */
+    struct wide *list;
+    size_t count, room;
+};
+
+static void wides_fini(struct wides *wides)
 {
+    free(wides->list);
+    *wides = (struct wides){ 0 };
+}
+
+static bool is_wide(struct span number)
+{
+    char text[24];
+    size_t sign = number.data[0] == '-';
+
+    for (size_t i = sign; i < number.size; i++)
+        if (number.data[i] < '0' || number.data[i] > '9')
+            return false;
+    if (number.size - sign != 19)
+        return number.size - sign > 19;
+    memcpy(text, number.data, number.size);
+    text[number.size] = '\0';
+    errno = 0;
+    strtoll(text, NULL, 10);
+    return errno == ERANGE;
+}
+
+static bool add_wide(struct wides *wides, struct span text, size_t number)
+{
+    if (wides->count == wides->room) {
+        size_t room = wides->room ? 2 * wides->room : 16;
+        struct wide *list = realloc(wides->list, room * sizeof *list);
+
+        if (!list)
+            return false;
+        wides->list = list;
+        wides->room = room;
+    }
+    wides->list[wides->count++] = (struct wide){ .text = text, .number = number };
+    return true;
+}
+
+/* The text with its wide integers as reals. */
+static bool widen(struct span bytes, struct wides *wides, struct buf *out)
+{
+    size_t from = 0, number = 0;
+
+    for (size_t i = 0; i < bytes.size; i++) {
+        size_t end = i;
+        uint8_t c = bytes.data[i];
+
+        if (c == '"') {
+            for (i++; i < bytes.size && bytes.data[i] != '"'; i++)
+                i += bytes.data[i] == '\\';
+            continue;
+        }
+        if (c != '-' && (c < '0' || c > '9'))
+            continue;
+        while (end < bytes.size && bytes.data[end] && strchr("+-.0123456789eE", bytes.data[end]))
+            end++;
+        if (is_wide(span_of(bytes.data + i, end - i))) {
+            if (!add_wide(wides, span_of(bytes.data + i, end - i), number) ||
+                !buf_add(out, bytes.data + from, end - from) || !buf_text(out, ".0"))
+                return false;
+            from = end;
+        }
+        number++;
+        i = end - 1;
+    }
+    return buf_add(out, bytes.data + from, bytes.size - from);
+}
+
+/* Objects keep the order of the text, so the numbers come in its order. */
+static void place_wides(struct wides *wides, const json_t *v, size_t *number, size_t *at)
+{
+    const char *key;
+    json_t *item;
+    size_t i;
+
+    if (json_is_object(v)) {
+        json_object_foreach((json_t *)(uintptr_t)v, key, item) place_wides(wides, item, number, at);
+    } else if (json_is_array(v)) {
+        json_array_foreach(v, i, item) place_wides(wides, item, number, at);
+    } else if (json_is_number(v)) {
+        if (*at < wides->count && wides->list[*at].number == *number)
+            wides->list[(*at)++].value = v;
+        ++*number;
+    }
+}
+
+static int by_value(const void *a, const void *b)
+{
+    uintptr_t x = (uintptr_t)((const struct wide *)a)->value, y = (uintptr_t)((const struct wide *)b)->value;
+
+    return (x > y) - (x < y);
+}
+
+static const struct wide *find_wide(const struct wides *wides, const json_t *v)
+{
+    struct wide key = { .value = v };
+
+    return wides->count ? bsearch(&key, wides->list, wides->count, sizeof key, by_value) : NULL;
+}
+
+static size_t count_wides(const struct wides *wides, const json_t *v)
+{
+    const char *key;
+    json_t *item;
+    size_t i, count = 0;
+
+    if (json_is_object(v)) {
+        json_object_foreach((json_t *)(uintptr_t)v, key, item) count += count_wides(wides, item);
+    } else if (json_is_array(v)) {
+        json_array_foreach(v, i, item) count += count_wides(wides, item);
+    } else {
+        count = find_wide(wides, v) != NULL;
+    }
+    return count;
+}
+
+/* Where a body holds a schema. */
+static const char *const schema_path[][4] = {
+    { "guided_json" },
+    { "response_format", "json_schema", "schema" },
+    { "structured_outputs", "json" },
+};
+enum { SCHEMA_PATHS = sizeof schema_path / sizeof schema_path[0] };
+
+/* NULL where it does not help: there is none, or one outside of a schema, or something else is wrong too. */
+static json_t *parse_wide(struct span bytes, bool line, struct wides *wides)
+{
+    struct buf text = { .max = 2 * (size_t)REQUEST_LINE_MAX };
+    json_t *json = NULL;
+    size_t number = 0, at = 0, inside = 0;
+
+    if (widen(bytes, wides, &text) && wides->count)
+        json = json_loadb((const char *)text.data, text.size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    buf_fini(&text);
+    if (json) {
+        place_wides(wides, json, &number, &at);
+        qsort(wides->list, wides->count, sizeof *wides->list, by_value);
+        for (int i = 0; i < SCHEMA_PATHS; i++) {
+            const json_t *v = line ? json_object_get(json, "body") : json;
+
+            for (int depth = 0; v && schema_path[i][depth]; depth++)
+                v = json_object_get(v, schema_path[i][depth]);
+            inside += v ? count_wides(wides, v) : 0;
+        }
+    }
+    if (!json || at != wides->count || inside != wides->count) {
+        json_decref(json);
+        wides_fini(wides);
+        return NULL;
+    }
+    return json;
+}
+
+/* line: a whole line, not a body. */
+static json_t *parse(struct span bytes, bool line, struct wides *wides, struct request_fault *fault)
+{
+    const char *what = line ? "line" : "body";
     json_error_t why;
     size_t good;
     json_t *json;
@@ -233,6 +407,8 @@ static json_t *parse(struct span bytes, const char *what, struct request_fault *
         return NULL;
     json = json_loadb(bytes.size ? (const char *)bytes.data : "", bytes.size,
                       JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
+    if (!json && json_error_code(&why) == json_error_numeric_overflow)
+        json = parse_wide(bytes, line, wides);
     if (json)
         return json;
     if (json_error_code(&why) == json_error_numeric_overflow && key_before(bytes, (size_t)why.position, key))
@@ -251,6 +427,7 @@ struct reading {
     struct arena *arena;
     struct request *request;
     struct request_fault *fault;
+    const struct wides *wides;
     bool top_logprobs_given;
 };
 
@@ -584,9 +761,10 @@ static bool set_form(struct reading *r, const char *field, enum request_form for
 
 /* Numbers in the shortest spelling that gives them back: what a schema says of 0.1 must not become
  * 0.10000000000000001.  The depth was checked with the line. */
-static bool write_ordered(struct buf *out, const json_t *v)
+static bool write_ordered(struct buf *out, const json_t *v, const struct wides *wides)
 {
     const char *key, *comma = "";
+    const struct wide *wide;
     char text[40];
     json_t *item;
     size_t i;
@@ -598,8 +776,8 @@ static bool write_ordered(struct buf *out, const json_t *v)
         json_object_foreach((json_t *)(uintptr_t)v, key, item)
         {
             json_t *name = json_string(key);
-            bool ok = name && buf_text(out, comma) && write_ordered(out, name) && buf_add(out, ":", 1) &&
-                      write_ordered(out, item);
+            bool ok = name && buf_text(out, comma) && write_ordered(out, name, wides) &&
+                      buf_add(out, ":", 1) && write_ordered(out, item, wides);
 
             json_decref(name);
             if (!ok)
@@ -612,12 +790,14 @@ static bool write_ordered(struct buf *out, const json_t *v)
             return false;
         json_array_foreach(v, i, item)
         {
-            if (!buf_text(out, comma) || !write_ordered(out, item))
+            if (!buf_text(out, comma) || !write_ordered(out, item, wides))
                 return false;
             comma = ",";
         }
         return buf_add(out, "]", 1);
     case JSON_REAL:
+        if ((wide = find_wide(wides, v)))
+            return buf_add(out, wide->text.data, wide->text.size);
         for (int digits = 15; digits <= 17; digits++) {
             snprintf(text, sizeof text, "%.*g", digits, json_real_value(v));
             if (strtod(text, NULL) == json_real_value(v))
@@ -633,7 +813,7 @@ static bool write_ordered(struct buf *out, const json_t *v)
 static bool keep_form(struct reading *r, const char *name, const json_t *v)
 {
     struct buf text = { .max = REQUEST_FORM_BYTES_MAX };
-    bool ok = write_ordered(&text, v);
+    bool ok = write_ordered(&text, v, r->wides);
     char *copy = ok ? arena_copy(r->arena, text.data, text.size) : NULL;
 
     r->request->form_text = span_of(copy, text.size);
@@ -1142,21 +1322,14 @@ static bool check_together(struct reading *r)
     return true;
 }
 
-/* Where a body holds a schema. */
-static const char *const schema_path[][4] = {
-    { "guided_json" },
-    { "response_format", "json_schema", "schema" },
-    { "structured_outputs", "json" },
-};
-enum { SCHEMA_PATHS = sizeof schema_path / sizeof schema_path[0] };
-
 static int compare_keys(const void *a, const void *b)
 {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
 /* on: a bit for each schema_path whose first `depth` names lead to v. */
-static bool write_canonical(struct buf *out, const json_t *v, int depth, unsigned on)
+static bool write_canonical(struct buf *out, const json_t *v, int depth, unsigned on,
+                            const struct wides *wides)
 {
     const char **keys, *key;
     size_t count = 0;
@@ -1165,7 +1338,7 @@ static bool write_canonical(struct buf *out, const json_t *v, int depth, unsigne
 
     for (int i = 0; i < SCHEMA_PATHS; i++)
         if (on >> i & 1 && !schema_path[i][depth])
-            return write_ordered(out, v);
+            return write_ordered(out, v, wides);
     /* 17 digits give every number back exactly, whatever jansson's own default is. */
     if (!on || !json_is_object(v))
         return write_json(out, v, JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
@@ -1182,8 +1355,9 @@ static bool write_canonical(struct buf *out, const json_t *v, int depth, unsigne
             if (on >> i & 1 && strcmp(schema_path[i][depth], keys[k]) == 0)
                 further |= 1u << i;
         value = json_string(keys[k]);
-        ok = value && (k == 0 || buf_add(out, ",", 1)) && write_ordered(out, value) && buf_add(out, ":", 1) &&
-             write_canonical(out, json_object_get(v, keys[k]), depth + 1, further);
+        ok = value && (k == 0 || buf_add(out, ",", 1)) && write_ordered(out, value, wides) &&
+             buf_add(out, ":", 1) &&
+             write_canonical(out, json_object_get(v, keys[k]), depth + 1, further, wides);
         json_decref(value);
     }
     free(keys);
@@ -1193,7 +1367,7 @@ static bool write_canonical(struct buf *out, const json_t *v, int depth, unsigne
 static bool keep_canonical(struct reading *r, const json_t *body)
 {
     struct buf text = { .max = 2 * (size_t)REQUEST_LINE_MAX };
-    bool ok = write_canonical(&text, body, 0, (1u << SCHEMA_PATHS) - 1);
+    bool ok = write_canonical(&text, body, 0, (1u << SCHEMA_PATHS) - 1, r->wides);
     char *copy = ok ? arena_copy(r->arena, text.data, text.size) : NULL;
 
     r->request->body = span_of(copy, text.size);
@@ -1215,9 +1389,10 @@ static bool read_url(struct request *request, struct span url, struct request_fa
     return true;
 }
 
-static bool read_body(struct arena *arena, json_t *body, struct request *request, struct request_fault *fault)
+static bool read_body(struct arena *arena, json_t *body, const struct wides *wides, struct request *request,
+                      struct request_fault *fault)
 {
-    struct reading r = { .arena = arena, .request = request, .fault = fault };
+    struct reading r = { .arena = arena, .request = request, .fault = fault, .wides = wides };
     int where = request->kind == REQUEST_CHAT ? IN_CHAT : IN_COMPLETION;
     const char *name;
     json_t *v;
@@ -1267,7 +1442,8 @@ static bool read_custom_id(struct arena *arena, const json_t *v, struct request 
     return true;
 }
 
-static bool read_line(struct arena *arena, json_t *line, struct request *request, struct request_fault *fault)
+static bool read_line(struct arena *arena, json_t *line, const struct wides *wides, struct request *request,
+                      struct request_fault *fault)
 {
     static const char *const known[] = { "custom_id", "method", "url", "body" };
     const json_t *method = json_object_get(line, "method"), *url = json_object_get(line, "url");
@@ -1310,7 +1486,7 @@ static bool read_line(struct arena *arena, json_t *line, struct request *request
     }
     if (!body)
         return request_fault_set(fault, 400, "missing_required_parameter", "body", "`body` is missing");
-    return read_body(arena, body, request, fault);
+    return read_body(arena, body, wides, request, fault);
 }
 
 /* Of a line that JSON refuses (a number out of range, NaN, a key twice, too deep): the custom_id, so that its
@@ -1368,30 +1544,34 @@ static void find_custom_id(struct arena *arena, struct span line, struct request
 
 bool request_read(struct arena *arena, struct span line, struct request *request, struct request_fault *fault)
 {
+    struct wides wides = { 0 };
     json_t *json;
     bool ok;
 
     *request = (struct request){ 0 };
-    json = parse(line, "line", fault);
+    json = parse(line, true, &wides, fault);
     if (!json)
         find_custom_id(arena, line, request);
-    ok = json && read_line(arena, json, request, fault);
+    ok = json && read_line(arena, json, &wides, request, fault);
     json_decref(json);
+    wides_fini(&wides);
     return ok;
 }
 
 bool request_read_body(struct arena *arena, struct span url, struct span custom_id, struct span body,
                        struct request *request, struct request_fault *fault)
 {
+    struct wides wides = { 0 };
     json_t *json;
     bool ok;
 
     *request = (struct request){ .custom_id = custom_id };
     if (!read_url(request, url, fault))
         return false;
-    json = parse(body, "body", fault);
-    ok = json && read_body(arena, json, request, fault);
+    json = parse(body, false, &wides, fault);
+    ok = json && read_body(arena, json, &wides, request, fault);
     json_decref(json);
+    wides_fini(&wides);
     return ok;
 }
 

@@ -42,8 +42,9 @@
  *
  * The canonical body sorts the keys of every object, so that their order makes no other job - but not in a
  * schema, where the order of properties is the order in which they are generated: there all objects keep the
- * order in which they were written.  The same schema with its keys in another order is another request, with
- * another digest and another seed. */
+ * order in which they were written (and integers beyond 64 bits, which only a schema may have, stand as they
+ * stood).  The same schema with its keys in another order is another request, with another digest and
+ * another seed. */
 
 #ifndef PROTO_REQUEST_H
 #define PROTO_REQUEST_H

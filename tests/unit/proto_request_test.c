@@ -159,6 +159,32 @@ static void test_only_a_schema_keeps_the_order_of_its_keys(void **state)
                                        "\"type\":\"json_schema\"},\"structured_outputs\":null}")));
 }
 
+/* A schema's integers may have more digits than 64 bits hold, and come out as they went in, twice over. */
+static void test_a_schema_may_have_integers_beyond_64_bits(void **state)
+{
+    static const char schema[] = "{\"maximum\":18446744073709551615,\"enum\":[-9223372036854775809,9223372036854775807,"
+                                 "{\"a \\\" 99999999999999999999\":123456789012345678901234567890}]}";
+    struct request q, again;
+    struct request_fault fault;
+    char line[1024];
+
+    (void)state;
+    snprintf(line, sizeof line, "\"seed\":9223372036854775807,\"guided_json\":%s", schema);
+    check_form(line, REQUEST_SCHEMA, "guided_json", schema, false);
+    snprintf(line, sizeof line, "\"structured_outputs\":{\"json\":%s},\"min_p\":0.5", schema);
+    check_form(line, REQUEST_SCHEMA, "structured_outputs", schema, false);
+    snprintf(line, sizeof line, "{\"custom_id\":\"a\"," CHAT "{\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":%s}}," HI "}}",
+             schema);
+    q = good(line);
+    CHECK(span_equal(q.form_text, span_text(schema)));
+    CHECK(request_read_body(&arena, q.url, q.custom_id, q.body, &again, &fault));
+    CHECK(span_equal(q.body, again.body) && span_equal(again.form_text, span_text(schema)));
+    /* one outside of the schema is still too large, and named */
+    snprintf(line, sizeof line, "{\"custom_id\":\"a\"," CHAT "{\"seed\":9223372036854775808,\"guided_json\":%s," HI "}}", schema);
+    CHECK(!request_read(&arena, span_text(line), &q, &fault));
+    CHECK(strcmp(fault.param, "seed") == 0 && strstr(fault.message, "out of range"));
+}
+
 /* Each is one mistake; the words must name the field and what was expected, the code and param go into the output. */
 static void test_each_mistake_is_named(void **state)
 {
@@ -529,6 +555,7 @@ int main(void)
         cmocka_unit_test(test_what_steers_the_sampling_arrives),
         cmocka_unit_test(test_the_form_of_the_output_arrives),
         cmocka_unit_test(test_only_a_schema_keeps_the_order_of_its_keys),
+        cmocka_unit_test(test_a_schema_may_have_integers_beyond_64_bits),
         cmocka_unit_test(test_each_mistake_is_named),
         cmocka_unit_test(test_the_custom_id_survives_a_bad_body),
         cmocka_unit_test(test_the_custom_id_survives_what_json_refuses),
