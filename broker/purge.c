@@ -73,7 +73,9 @@ void purge_retained(struct core *core)
         int64_t keep_ms = purge_retention_ms(core, queue);
         int n;
 
-        if (keep_ms == 0 || core->now.wall_ms < queue->retain_at_ms)
+        /* Never more than keep_ms away, unless the clock was set back meanwhile. */
+        if (keep_ms == 0 ||
+            (core->now.wall_ms < queue->retain_at_ms && queue->retain_at_ms <= core->now.wall_ms + keep_ms))
             continue;
         n = core->store->remains(core->store, queue->row.id, 0, queue->row.retained_to, rows, RETAINED_MAX);
         queue->retain_at_ms = n == RETAINED_MAX ? 0 : core->now.wall_ms + keep_ms;

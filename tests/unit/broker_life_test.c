@@ -927,6 +927,15 @@ static void test_retention_erases_in_idle_slices_by_queue_or_by_default(void **s
     tick(10000);
     CHECK(queue_set("q", MOOTHALL__QUEUE_SET__PAUSE__LEAVE, -1)->purged == 51);
     check_audit(101, 101);
+    /* A clock that was a day ahead and is set right again stops nothing for a day. */
+    hall->now.wall_ms += 86400000;
+    tick(50);
+    hall->now.wall_ms -= 86400000;
+    add("q", "b", "right");
+    CHECK(finish(1, lease_got(1), "r"));
+    tick(10000);
+    tick(50);
+    CHECK(queue_set("q", MOOTHALL__QUEUE_SET__PAUSE__LEAVE, -1)->purged == 52);
 }
 
 /* ---- the batch as an object, and who reads ---- */
