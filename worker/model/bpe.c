@@ -18,6 +18,8 @@ struct merge_slot {
 };
 #define EMPTY UINT64_MAX
 
+enum { SHORT_WORD = 32 /* bytes */ };
+
 struct bpe {
     int32_t size;
     struct place *written; /* by id: as in the file, in pool; size 0: no such id */
@@ -30,6 +32,7 @@ struct bpe {
 
     struct merge_slot *merge; /* open addressing by pair */
     size_t merge_mask;
+    int merge_shift; /* of a hash to its highest bits: only they depend on both ids */
     uint64_t merge_key;
 
     int32_t byte[256]; /* the token of a single byte, or -1 */
@@ -93,7 +96,7 @@ int32_t bpe_find(const struct bpe *bpe, struct span written)
 static struct merge_slot *merge_slot(const struct bpe *bpe, uint64_t pair)
 {
     uint64_t hash = (pair ^ bpe->merge_key) * 0x9e3779b97f4a7c15u;
-    size_t slot = (size_t)(hash >> 20) & bpe->merge_mask;
+    size_t slot = (size_t)(hash >> bpe->merge_shift);
 
     while (bpe->merge[slot].pair != pair && bpe->merge[slot].pair != EMPTY)
         slot = (slot + 1) & bpe->merge_mask;
@@ -231,6 +234,7 @@ static bool read_merges(struct bpe *bpe, json_t *merges, struct err *err)
         return err_set(err, ERR_LIMIT, "merges: %zu of them, at most %d", json_array_size(merges),
                        BPE_MERGES_MAX);
     bpe->merge_mask = table_size(json_array_size(merges)) - 1;
+    bpe->merge_shift = __builtin_clzll(bpe->merge_mask);
     bpe->merge = malloc((bpe->merge_mask + 1) * sizeof *bpe->merge);
     if (!bpe->merge)
         return err_set(err, ERR_IO, "out of memory");
@@ -429,6 +433,55 @@ static bool full(const struct ids *ids, struct err *err)
     return err_set(err, ERR_IO, "out of memory");
 }
 
+static uint32_t rank_of(const struct bpe *bpe, const uint8_t *banned, int32_t left, int32_t right,
+                        int32_t *into)
+{
+    const struct merge_slot *slot = merge_slot(bpe, pair_of(left, right));
+
+    *into = slot->into;
+    return slot->pair == EMPTY || (banned && banned[slot->into]) ? UINT32_MAX : slot->rank;
+}
+
+/* The same as by the heap; most words are so short that looking at all pairs again is faster. */
+static bool short_word(const struct bpe *bpe, struct span word, const uint8_t *banned, struct ids *ids,
+                       struct err *err)
+{
+    int32_t id[SHORT_WORD], into[SHORT_WORD];
+    uint32_t rank[SHORT_WORD]; /* of the pair that begins there */
+    size_t n = word.size;
+
+    for (size_t i = 0; i < n; i++) {
+        id[i] = bpe->byte[word.data[i]];
+        if (id[i] < 0)
+            return err_set(err, ERR_INPUT, "the vocabulary has no token for byte 0x%02x", word.data[i]);
+    }
+    for (size_t i = 0; i + 1 < n; i++)
+        rank[i] = rank_of(bpe, banned, id[i], id[i + 1], &into[i]);
+    while (n > 1) {
+        size_t best = 0, behind;
+
+        for (size_t i = 1; i + 1 < n; i++)
+            if (rank[i] < rank[best])
+                best = i;
+        if (rank[best] == UINT32_MAX)
+            break;
+        id[best] = into[best];
+        behind = --n - best - 1;
+        memmove(id + best + 1, id + best + 2, behind * sizeof *id);
+        if (behind) {
+            memmove(rank + best + 1, rank + best + 2, (behind - 1) * sizeof *rank);
+            memmove(into + best + 1, into + best + 2, (behind - 1) * sizeof *into);
+            rank[best] = rank_of(bpe, banned, id[best], id[best + 1], &into[best]);
+        }
+        if (best)
+            rank[best - 1] = rank_of(bpe, banned, id[best - 1], id[best], &into[best - 1]);
+    }
+    for (size_t i = 0; i < n; i++)
+        if (!ids_add(ids, id[i]))
+            return full(ids, err);
+    return true;
+}
+
 bool bpe_word(const struct bpe *bpe, struct bpe_work *work, struct span word, const uint8_t *banned,
               struct ids *ids, struct err *err)
 {
@@ -442,6 +495,8 @@ bool bpe_word(const struct bpe *bpe, struct bpe_work *work, struct span word, co
         if (id >= 0 && !(banned && banned[id]))
             return ids_add(ids, id) || full(ids, err);
     }
+    if (word.size <= SHORT_WORD)
+        return short_word(bpe, word, banned, ids, err);
     if (work->symbol_capacity < word.size) {
         size_t capacity = word.size < 128 ? 128 : word.size;
         struct bpe_symbol *grown = realloc(work->symbol, capacity * sizeof *grown);
