@@ -896,6 +896,67 @@ static void test_purge_comes_in_slices(void **state)
     check_audit(3000, 3000);
 }
 
+static size_t room;
+
+static bool little_room(struct store *store, size_t bytes)
+{
+    (void)store;
+    return bytes <= room;
+}
+
+/* Erasing writes everything once more: a purge on a full disk, which is when people purge, ended the broker. */
+static void test_purge_and_retention_go_in_small_steps_on_a_full_disk(void **state)
+{
+    static char body[200 * 1024];
+    bool (*has_room)(struct store *store, size_t bytes) = hall->store->has_room;
+    Moothall__Purge m = MOOTHALL__PURGE__INIT;
+    static char queue[] = "q", batch[] = "b";
+    uint64_t jobs = 0;
+
+    (void)state;
+    add_many("q", "b", 100, 0);
+    cancel("b", NULL, 0);
+    turn(NULL);
+    hall->store->has_room = little_room;
+    room = 0;
+    m.queue = queue;
+    m.batch = batch;
+    do {
+        const Moothall__Purged *p;
+
+        say(905, MOOTHALL__ENVELOPE__BODY_PURGE, &m, (struct span){ 0 });
+        p = heard(905, MOOTHALL__ENVELOPE__BODY_PURGED, 0)->e->purged;
+        jobs += p->jobs;
+        m.after = p->next;
+        CHECK(p->jobs <= 16);
+    } while (m.after);
+    CHECK(jobs == 100);
+    /* One that is too large for what is there is refused, and taken when there is room. */
+    memset(body, 'x', sizeof body - 1);
+    hall->store->has_room = has_room;
+    add("q", "large", body);
+    cancel("large", NULL, 0);
+    turn(NULL);
+    hall->store->has_room = little_room;
+    CHECK(!purge("large", 0) && refused(905)->code == MOOTHALL__REFUSAL_CODE__NO_ROOM);
+    assert_non_null(strstr(refused(905)->text, "no room"));
+    room = sizeof body;
+    CHECK(purge("large", 0)->jobs == 1);
+    /* By retention the same. */
+    hall->store->has_room = has_room;
+    add_many("q", "c", 100, 0);
+    cancel("c", NULL, 0);
+    turn(NULL);
+    hall->store->has_room = little_room;
+    room = 0;
+    CHECK(queue_set("q", MOOTHALL__QUEUE_SET__PAUSE__LEAVE, 1)->purged <= 101 + 16);
+    for (int i = 0; i < 30; i++)
+        tick(50);
+    CHECK(queue_set("q", MOOTHALL__QUEUE_SET__PAUSE__LEAVE, 0)->purged == 201);
+    hall->store->has_room = has_room;
+    check_audit(201, 201);
+}
+
 static void test_retention_erases_in_idle_slices_by_queue_or_by_default(void **state)
 {
     (void)state;
@@ -1172,6 +1233,7 @@ int main(void)
         PROMISE(test_done_and_purged_job_is_done_again_from_the_body_of_a_retry),
         PROMISE(test_purge_leaves_the_request_of_a_generation_that_runs),
         PROMISE(test_purge_comes_in_slices),
+        PROMISE(test_purge_and_retention_go_in_small_steps_on_a_full_disk),
         PROMISE(test_retention_erases_in_idle_slices_by_queue_or_by_default),
         PROMISE(test_batch_goes_through_the_statuses_of_the_openai_object),
         PROMISE(test_batch_names_its_endpoint_unless_they_differ),
