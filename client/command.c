@@ -244,6 +244,14 @@ bool command_hall_look(struct command_hall *command, const char *queue, const ch
     return true;
 }
 
+void command_say_unbegun(const char *name, const struct err *err)
+{
+    if (err->code == ERR_INTERRUPTED)
+        say_error("moothall %s: interrupted before anything ran; the same command begins or continues", name);
+    else
+        say_failed(name, err);
+}
+
 /* ---- how much it was ----------------------------------------------------------------------------------- */
 
 void command_totals_note(struct command_totals *totals, struct command_hall *command, const char *queue, const char *batch)

@@ -33,6 +33,9 @@ bool command_name_is_good(const char *name);
 /* Removes a state directory that this command has just made and has nothing to keep in. */
 void command_forget_state(const char *state);
 
+/* Why nothing was begun; of an interruption, how to go on. */
+void command_say_unbegun(const char *verb, const struct err *err);
+
 /* An unfinished run goes on in the kernel family of its results: another one's bits differ.  recorded: theirs, or
  * empty.  With mixed it goes on in this machine's: *now is then that one, else empty. */
 bool command_check_family(const char *recorded, bool mixed, char now[40], struct err *err);

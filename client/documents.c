@@ -585,12 +585,6 @@ const char *documents_name(const struct documents *d, size_t index)
     return d->entry[index].name;
 }
 
-uint64_t documents_bytes(const struct documents *d, size_t index)
-{
-    assert(index < d->count);
-    return d->entry[index].size;
-}
-
 /* ---- a file, opened and known again
  * -------------------------------------------------------------------------- */
 

@@ -61,9 +61,6 @@ size_t documents_count(const struct documents *documents);
  * a row "FILE#ROW" (from 1, a CSV header not counted), for standard input "-". */
 const char *documents_name(const struct documents *documents, size_t index);
 
-/* Bytes of the file (of the row in its table), as it was listed: for a progress bar. */
-uint64_t documents_bytes(const struct documents *documents, size_t index);
-
 /* A document being read.  Its text is UTF-8, exactly the file's bytes after a byte order mark. */
 struct document;
 bool document_open(struct document **document, struct documents *documents, size_t index, struct err *err);

@@ -610,14 +610,6 @@ static bool check_words(const struct around *around, struct err *err)
     return true;
 }
 
-static void say_unbegun(const char *name, const struct err *err)
-{
-    if (err->code == ERR_INTERRUPTED)
-        say_error("moothall %s: interrupted before anything ran; the same command begins or continues", name);
-    else
-        say_failed(name, err);
-}
-
 /* An earlier output that a glob matches. */
 static bool check_names(const struct around *around, struct err *err)
 {
@@ -665,7 +657,7 @@ int pipeline_run(struct pipeline *pipeline)
     say_init(o->quiet);
     if (!command_find_places(&around->at, o->output, o->state, NULL, &err) || !check_words(around, &err) ||
         !state_lock_take(&around->lock, around->at.state, name, &err)) {
-        say_unbegun(name, &err);
+        command_say_unbegun(name, &err);
         free(around);
         return 1;
     }
@@ -673,7 +665,7 @@ int pipeline_run(struct pipeline *pipeline)
         means = decide(around, &err);
     switch (means) {
     case REFUSED:
-        say_unbegun(name, &err);
+        command_say_unbegun(name, &err);
         forget_stdin(around);
         command_forget_state(around->at.state);
         break;
@@ -879,7 +871,7 @@ int pipeline_dry_run(struct pipeline *pipeline)
         file_remove_tree(around->at.state, NULL);
     }
     if (status)
-        say_unbegun(name, &err);
+        command_say_unbegun(name, &err);
     free(survey.digest);
     json_decref(out);
     free(around);

@@ -550,14 +550,6 @@ static bool execute(struct run *run, struct err *err)
     return ok && finish(run, err);
 }
 
-static void say_unbegun(const struct err *err)
-{
-    if (err->code == ERR_INTERRUPTED)
-        say_error("moothall run: interrupted before anything ran; the same command begins or continues");
-    else
-        say_failed("run", err);
-}
-
 static int run_verb(const struct verb *verb, int argc, char **argv)
 {
     struct run *run = calloc(1, sizeof *run);
@@ -582,13 +574,13 @@ static int run_verb(const struct verb *verb, int argc, char **argv)
     }
     say_init(run->options.quiet);
     if (!state_lock_take(&run->lock, run->at.state, "run", &err)) {
-        say_unbegun(&err);
+        command_say_unbegun("run", &err);
         goto out;
     }
     means = prepare(run, &err);
     switch (means) {
     case RUN_REFUSE:
-        say_unbegun(&err);
+        command_say_unbegun("run", &err);
         command_forget_state(run->at.state);
         break;
     case RUN_COMPLETE:

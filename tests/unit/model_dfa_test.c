@@ -130,24 +130,19 @@ static void test_operations_are_what_they_say_on_every_short_text(void **state)
 {
     (void)state;
     for (int round = 0; round < 150; round++) {
-        struct dfa *a = some_language(), *b = some_language(), *either, *both, *only, *joined, *again, *kept;
+        struct dfa *a = some_language(), *b = some_language(), *either, *both, *only, *again, *kept;
         uint8_t room[LONGEST];
 
         CHECK(dfa_union(&either, a, b, NULL) && dfa_intersect(&both, a, b, NULL) &&
-              dfa_subtract(&only, a, b, NULL) && dfa_join(&joined, a, b, NULL));
-        CHECK(dfa_is_canonical(either) && dfa_is_canonical(both) && dfa_is_canonical(only) &&
-              dfa_is_canonical(joined));
+              dfa_subtract(&only, a, b, NULL));
+        CHECK(dfa_is_canonical(either) && dfa_is_canonical(both) && dfa_is_canonical(only));
         for (unsigned n = 0; n < ALL; n++) {
             struct span t = text_number(n, room);
-            bool in_a = dfa_matches(a, t), in_b = dfa_matches(b, t), in_joined = false;
+            bool in_a = dfa_matches(a, t), in_b = dfa_matches(b, t);
 
             CHECK(dfa_matches(either, t) == (in_a || in_b));
             CHECK(dfa_matches(both, t) == (in_a && in_b));
             CHECK(dfa_matches(only, t) == (in_a && !in_b));
-            for (size_t cut = 0; cut <= t.size; cut++)
-                in_joined = in_joined || (dfa_matches(a, span_of(t.data, cut)) &&
-                                          dfa_matches(b, span_of(t.data + cut, t.size - cut)));
-            CHECK(dfa_matches(joined, t) == in_joined);
         }
         /* The same language by another way is the same automaton. */
         CHECK(dfa_subtract(&again, a, only, NULL) && dfa_equal(again, both)); /* a - (a - b) */
@@ -165,7 +160,6 @@ static void test_operations_are_what_they_say_on_every_short_text(void **state)
         dfa_free(either);
         dfa_free(both);
         dfa_free(only);
-        dfa_free(joined);
     }
 }
 
@@ -180,10 +174,6 @@ static void test_the_empty_language_has_one_form(void **state)
     dfa_free(also);
     CHECK(dfa_subtract(&also, a, a, NULL) && dfa_equal(none, also));
     dfa_free(also);
-    CHECK(dfa_join(&also, a, none, NULL) && dfa_equal(none, also));
-    dfa_free(also);
-    CHECK(dfa_join(&also, none, a, NULL) && dfa_equal(none, also));
-    dfa_free(also);
     CHECK(dfa_spell(&also, none, NULL) && dfa_equal(none, also));
     dfa_free(also);
     CHECK(dfa_union(&also, none, none, NULL) && dfa_equal(none, also));
@@ -193,8 +183,6 @@ static void test_the_empty_language_has_one_form(void **state)
     /* The empty text is something else. */
     nothing = texts((const char *const[]){ "" }, 1);
     CHECK(!dfa_is_empty(nothing) && nothing->count == 2 && matches(nothing, "") && !matches(nothing, "a"));
-    CHECK(dfa_join(&also, nothing, a, NULL) && dfa_equal(also, a));
-    dfa_free(also);
     dfa_free(nothing);
     dfa_free(none);
     dfa_free(a);
@@ -439,14 +427,6 @@ static void test_what_is_too_large_is_refused_soon(void **state)
     CHECK(!dfa_union(&c, a, b, &err) && err.code == ERR_LIMIT);
     CHECK(!dfa_intersect(&c, a, b, &err) && err.code == ERR_LIMIT);
     CHECK(seconds() - begin < 1.5 * SLOWER);
-    dfa_free(a);
-    dfa_free(b);
-    /* One after the other, where the second begins anew at every step. */
-    a = pattern("[ab]*", false);
-    b = pattern("a[ab]{15}", false);
-    begin = seconds();
-    CHECK(!dfa_join(&c, a, b, &err) && err.code == ERR_LIMIT);
-    CHECK(seconds() - begin < 0.9 * SLOWER);
     dfa_free(a);
     dfa_free(b);
 }

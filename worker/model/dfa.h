@@ -62,7 +62,6 @@ uint64_t dfa_steps(void);
 bool dfa_union(struct dfa **out, const struct dfa *a, const struct dfa *b, struct err *err);
 bool dfa_intersect(struct dfa **out, const struct dfa *a, const struct dfa *b, struct err *err);
 bool dfa_subtract(struct dfa **out, const struct dfa *a, const struct dfa *b, struct err *err); /* a without b */
-bool dfa_join(struct dfa **out, const struct dfa *a, const struct dfa *b, struct err *err);     /* one after the other */
 
 /* Text languages. */
 bool dfa_any_text(struct dfa **out, struct err *err);                                            /* all well-formed UTF-8 */
