@@ -138,6 +138,11 @@ static void test_numbers_are_exact(void **state)
           { "0", "12", "-24" },
           { "4", "6" } },
         { "{\"type\":\"integer\",\"multipleOf\":9973}", { "0", "9973", "-19946", "99730000" }, { "9974" } },
+        /* several of them together are not too much */
+        { "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\",\"multipleOf\":9973},"
+          "\"b\":{\"type\":\"integer\",\"multipleOf\":9967,\"minimum\":2},"
+          "\"c\":{\"multipleOf\":9949,\"type\":\"integer\",\"maximum\":0}}}",
+          { "{\"a\":0,\"b\":9967,\"c\":-9949}" }, { "{\"a\":1}", "{\"b\":0}", "{\"c\":9949}" } },
         { "{\"type\":\"number\",\"multipleOf\":0.01}", { "0", "1", "1.5", "-1.25" }, { "1.255" } },
         { "{\"type\":\"number\",\"multipleOf\":1.5}", { "0", "1.5", "3", "-4.5" }, { "1", "2.5" } },
         { "{\"type\":\"integer\",\"multipleOf\":0.6}", { "3", "0", "-6" }, { "1", "2" } },

@@ -88,6 +88,48 @@ static bool multiples(struct dfa **out, uint64_t whole, int fraction, struct err
     return ok;
 }
 
+/* Whether every whole number of that many digits is in the range, on one side of zero at least. */
+static bool has_all_of(const struct dfa_range *range, int digits)
+{
+    struct decimal least, most, bound;
+    char text[DFA_DIGITS_WHOLE + 2] = "-1";
+    bool positive = true, negative = true;
+
+    for (int i = 1; i < digits; i++)
+        text[1 + i] = '0';
+    decimal_read(&least, span_of(text + 1, (size_t)digits));
+    memset(text + 1, '9', (size_t)digits);
+    decimal_read(&most, span_of(text + 1, (size_t)digits));
+    if (range->low && decimal_read(&bound, span_text(range->low))) {
+        positive = bound.negative || decimal_compare(&bound, &least) < 0;
+        bound.negative = !bound.negative;
+        negative = decimal_compare(&bound, &most) > 0;
+    }
+    if (range->high && decimal_read(&bound, span_text(range->high))) {
+        positive = positive && decimal_compare(&bound, &most) > 0;
+        bound.negative = !bound.negative;
+        negative = negative && (bound.negative || decimal_compare(&bound, &least) < 0);
+    }
+    return positive || negative;
+}
+
+/* Behind the first 5 digits, and before the last 5, every rest of the division by what has no factor 2 or 5
+ * is a state, and another one at each place.  To find out by trying that they are too many would take most of
+ * the steps that a schema has. */
+static bool too_many(const struct dfa_range *range, uint32_t multiple)
+{
+    uint32_t rests = multiple;
+
+    while (rests % 2 == 0)
+        rests /= 2;
+    while (rests % 5 == 0)
+        rests /= 5;
+    for (int digits = DFA_DIGITS_WHOLE; digits > 9; digits--)
+        if (has_all_of(range, digits))
+            return rests * (uint32_t)(digits - 9) > DFA_STATES_MAX;
+    return false;
+}
+
 /* Multiples of a large number without small factors, of up to 18 digits, are too many states; of fewer digits
  * they are not. */
 static bool integer_texts(struct dfa **texts, struct dfa_range range, uint32_t multiple, struct err *err)
@@ -95,8 +137,12 @@ static bool integer_texts(struct dfa **texts, struct dfa_range range, uint32_t m
     static const char few[] = "999999999", few_negative[] = "-999999999";
     struct decimal low = { 0 }, high = { 0 }, bound;
 
-    if (dfa_integer(texts, &range, multiple, err))
-        return true;
+    if (multiple <= 1 || !too_many(&range, multiple)) {
+        if (dfa_integer(texts, &range, multiple, err))
+            return true;
+    } else {
+        dfa_too_large(err);
+    }
     decimal_read(&bound, span_text(few));
     if (multiple <= 1 ||
         (range.low && decimal_read(&low, span_text(range.low)) && decimal_compare(&low, &bound) > 0))
