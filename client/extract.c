@@ -140,6 +140,14 @@ static bool read_schema(struct extract *extract, struct err *err)
         return err_wrap(err, "--schema %.300s", o->schema);
     extract->schema =
         json_loadb((const char *)extract->schema_text.data, extract->schema_text.size, JSON_DECODE_ANY, &why);
+    /* An integer beyond 64 bits, a maximum most likely: the text goes to the model as it is, and here only
+     * its names matter.  But a schema that is put into another would not keep it. */
+    if (!extract->schema && o->many)
+        return err_set(err, ERR_INPUT, "--schema %.300s: line %d: with --many: %.150s", o->schema, why.line,
+                       why.text);
+    if (!extract->schema)
+        extract->schema = json_loadb((const char *)extract->schema_text.data, extract->schema_text.size,
+                                     JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, &why);
     if (!json_is_object(extract->schema))
         return err_set(err, ERR_INPUT, "--schema %.300s: #: expected an object, which describes a row",
                        o->schema);

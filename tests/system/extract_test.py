@@ -123,6 +123,12 @@ def schemas_are_judged_before_anything_runs():
         done = extract(place, "docs", schema=f"s{i}.json")
         check(done.code == 1 and said in done.err and done.err.count("\n") == 1, f"{text[:60]}: {done}")
         check(time.monotonic() - began < 5 * SLOW and not os.path.exists(place.path("out.jsonl.moothall")), text[:60])
+    # an integer beyond 64 bits is a bound like any other, but not one that can be copied
+    place.write("wide.json", '{"type":"object","properties":{"a":{"type":"integer","minimum":0,"maximum":18446744073709551615}},"required":["a"]}')
+    done = extract(place, "docs", "--many", schema="wide.json")
+    check(done.code == 1 and "--many" in done.err and "18446744073709551615" in done.err, done)
+    done = extract(place, "docs", "--quiet", schema="wide.json")
+    check(done.code == 0 and [line["row"]["a"] >= 0 for line in place.results()] == [True], done)
     place.close()
 
 
