@@ -777,6 +777,60 @@ static void test_full_disk_refuses_new_work_and_finishes_what_is_leased(void **s
     rmdir(disk);
 }
 
+/* A purge is what people do about a full disk.  What it erases is written once more, and must not take what is left. */
+static void test_purge_on_a_full_disk_leaves_the_broker_alive(void **state)
+{
+    const char *disk = path_of("purged");
+    char store[600], id[16];
+    static char body[20000], queue[] = "q", batch[] = "b";
+    const char *flags[] = { NULL };
+    struct broker broker;
+    struct peer client;
+    Moothall__Cancel cancel = MOOTHALL__CANCEL__INIT;
+    Moothall__Purge purge = MOOTHALL__PURGE__INIT;
+    Moothall__Audit audit;
+    uint32_t position = 0, full;
+    int status;
+
+    (void)state;
+    CHECK(mkdir(disk, 0700) == 0);
+    if (mount("tmpfs", disk, "tmpfs", 0, "size=24m") != 0) {
+        printf("skip: a small tmpfs cannot be mounted here (%s)\n", strerror(errno));
+        rmdir(disk);
+        skip();
+    }
+    snprintf(store, sizeof store, "%s/hall.db", disk);
+    memset(body, 'b', sizeof body - 1);
+    CHECK(broker_start(&broker, store, flags, &status));
+    CHECK(peer_client(&client, broker.endpoint, "c"));
+    do
+        snprintf(id, sizeof id, "j%u", position);
+    while (position++ < 5000 && peer_submit(&client, "b", 5000, id, position, NEW, body) == MOOTHALL__ACCEPTANCE__ACCEPTED);
+    full = position - 1;
+    CHECK(full > 300 && full < 1500);
+
+    cancel.queue = purge.queue = queue;
+    cancel.batch = purge.batch = batch;
+    do {
+        CHECK(peer_ask(&client, MOOTHALL__ENVELOPE__BODY_CANCEL, &cancel, (struct span){ 0 }));
+        CHECK(client.message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_CANCELLED);
+        usleep(5000);
+    } while (client.message.envelope->cancelled->more);
+    do {
+        CHECK(peer_ask(&client, MOOTHALL__ENVELOPE__BODY_PURGE, &purge, (struct span){ 0 }));
+        CHECK(client.message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_PURGED);
+        purge.after = client.message.envelope->purged->next;
+    } while (purge.after);
+
+    CHECK(peer_audit(&client, &audit));
+    CHECK(audit.jobs == full && audit.entries == full && !audit.missing && !audit.doubled &&
+          !audit.corrupt && !audit.holes);
+    peer_close(&client);
+    assert_int_equal(broker_stop(&broker), 0);
+    CHECK(umount(disk) == 0);
+    rmdir(disk);
+}
+
 static void test_store_cannot_be_made_on_a_full_disk_and_says_so(void **state)
 {
     const char *disk = path_of("full");
@@ -1242,6 +1296,7 @@ int main(int argc, char **argv)
         PROMISE(test_mistakes_in_flags_and_file_name_themselves),
         PROMISE(test_flipped_byte_in_a_body_is_found_and_not_served),
         PROMISE(test_store_cannot_be_made_on_a_full_disk_and_says_so),
+        PROMISE(test_purge_on_a_full_disk_leaves_the_broker_alive),
         PROMISE(test_full_disk_refuses_new_work_and_finishes_what_is_leased),
         PROMISE(test_store_of_the_first_format_is_brought_up_to_date),
         PROMISE(test_cancel_of_ten_thousand_is_answered_at_once),
