@@ -919,8 +919,12 @@ static bool settle_shape(struct form *form, struct shape *shape, struct err *err
 {
     bool ok = true;
 
-    if (shape->state != FORM_NEW || shape->empty)
+    if (shape->state != FORM_NEW)
         return true;
+    if (shape->empty) { /* its counts have said so */
+        shape->state = FORM_DONE;
+        return true;
+    }
     shape->state = FORM_OPEN;
     switch (shape->type) {
     case TYPE_NUMBER:
