@@ -225,6 +225,8 @@ struct wide {
     size_t number;       /* the how many-th number of the line it is */
 };
 
+enum { WIDES_MAX = 1 << 14 }; /* more than a schema may list */
+
 struct wides { /* zero-initialise */
     struct wide *list;
     size_t count, room;
@@ -255,6 +257,8 @@ static bool is_wide(struct span number)
 
 static bool add_wide(struct wides *wides, struct span text, size_t number)
 {
+    if (wides->count == WIDES_MAX)
+        return false;
     if (wides->count == wides->room) {
         size_t room = wides->room ? 2 * wides->room : 16;
         struct wide *list = realloc(wides->list, room * sizeof *list);
