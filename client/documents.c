@@ -1039,10 +1039,9 @@ static bool refuse(struct document *doc, size_t at, struct err *err)
     size_t got = 0, near_at;
     bool ok;
 
-    if (doc->fd < 0) {
-        head = near = buf_span(&doc->row);
-        return encoding_refuse(head, near, offset, fault, err);
-    }
+    if (doc->fd < 0) /* a row: what is not UTF-8 was refused when it was read */
+        return err_set(err, ERR_INPUT, "not text: a NUL byte at byte %llu of the row's text",
+                       (unsigned long long)offset);
     sample = malloc(2 * ENCODING_SAMPLE);
     if (!sample)
         return err_set(err, ERR_IO, "no memory to read it");
@@ -1071,6 +1070,7 @@ static bool check_block(struct document *doc, bool end, struct err *err)
 {
     const uint8_t *p = doc->block;
     size_t at = doc->good;
+    const char *escaped;
 
     while (at < doc->filled) {
         uint32_t c;
@@ -1095,6 +1095,9 @@ static bool check_block(struct document *doc, bool end, struct err *err)
     if (encoding_has_controls(span_of(p + doc->good, at - doc->good)))
         return err_set(err, ERR_INPUT, "not text: it is binary (too many control characters after byte %llu)",
                        (unsigned long long)(doc->offset - doc->filled + doc->good));
+    if ((escaped = encoding_of_escapes(span_of(p + doc->good, at - doc->good))))
+        return err_set(err, ERR_INPUT, "not UTF-8: it looks like %s; convert it: iconv -f %s -t UTF-8",
+                       escaped, escaped);
     doc->good = at;
     return true;
 }

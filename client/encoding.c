@@ -240,6 +240,19 @@ static const char *guess_single(struct span s)
     return best_name == tables[0].name && windows == 0 ? "ISO-8859-1" : best_name;
 }
 
+const char *encoding_of_escapes(struct span text)
+{
+    static const struct {
+        const char *escape, *name;
+    } kinds[] = { { "\x1b$B", "ISO-2022-JP" },  { "\x1b$@", "ISO-2022-JP" },  { "\x1b$(D", "ISO-2022-JP-2" },
+                  { "\x1b$)C", "ISO-2022-KR" }, { "\x1b$)A", "ISO-2022-CN" }, { "\x1b$)G", "ISO-2022-CN" } };
+
+    for (size_t i = 0; text.size && i < sizeof kinds / sizeof *kinds; i++)
+        if (memmem(text.data, text.size, kinds[i].escape, strlen(kinds[i].escape)))
+            return kinds[i].name;
+    return NULL;
+}
+
 bool encoding_has_controls(struct span text)
 {
     size_t controls = 0;

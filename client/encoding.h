@@ -24,6 +24,10 @@ const char *encoding_magic(struct span head);
  * `fault`).  head: the file's first bytes, near: those around the fault. */
 bool encoding_refuse(struct span head, struct span near, uint64_t offset, struct span fault, struct err *err);
 
+/* What switches between sets of characters by escapes, and so has only bytes of ASCII: the name that iconv
+ * knows it by, else NULL. */
+const char *encoding_of_escapes(struct span text);
+
 /* Too many control characters for a text? */
 bool encoding_has_controls(struct span text);
 

@@ -736,8 +736,8 @@ static bool prepare(struct extract *extract, int argc, char **argv, struct err *
     pipeline->header = buf_span(&extract->header);
     crypto_generichash(digest, sizeof digest, extract->schema_text.data, extract->schema_text.size, NULL, 0);
     sodium_bin2hex(hex, sizeof hex, digest, sizeof digest);
+    pipeline_asked(pipeline, "many", json_boolean(o->many)); /* first: it changes the schema, too */
     pipeline_asked(pipeline, "schema", json_string(hex));
-    pipeline_asked(pipeline, "many", json_boolean(o->many));
     pipeline_asked(pipeline, "instruction", json_string(pipeline->instruction));
     pipeline_asked(pipeline, "max-tokens", json_integer(pipeline->max_tokens));
     pipeline_asked(pipeline, "chunk-tokens", json_integer(pipeline->limits.tokens));

@@ -10,7 +10,8 @@
 #include "base/span.h"
 
 /* One record, which may go on over several lines: fields appended to the array as JSON strings (an empty
- * line: none). separator ',' or '\t'.  Lines end with LF, CRLF or CR.  *end: there was none.
+ * line: none). separator ',' or '\t' (where a quote within a field is itself).  Lines end with LF, CRLF or
+ * CR. *end: there was none.
  *
  * *line counts lines: set it to 0 before the first, it is then the number of the record's last line.  A
  * record that cannot be read is ERR_INPUT, with the line: a quote that never ends, or stands where it must

@@ -190,6 +190,8 @@ def what_is_no_text_fails_alone():
     check([bool(row[-1]) for row in rows[1:]] == [False, True, True, True, False], [row[-1] for row in rows])
     check(extract(place, "docs").code == 2, "again, as JSON")
     check([("error" in line, "row" in line) for line in place.results()] == [(False, True)] + [(True, False)] * 3 + [(False, True)], "rows")
+    many = extract(place, "docs", "--many")
+    check(many.code == 1 and "--many was `false` and is now `true`" in many.err, many)
     place.close()
 
 

@@ -299,6 +299,7 @@ static void test_what_is_no_text(void **state)
         /* "日本語のテキストです。" */
         { BYTES("\x93\xfa\x96\x7b\x8c\xea\x82\xcc\x83\x65\x83\x4c\x83\x58\x83\x67\x82\xc5\x82\xb7\x81\x42"),
           "looks like SHIFT_JIS" },
+        { BYTES("\x1b$BF|K\\8l\x1b(B"), "looks like ISO-2022-JP" },
         { BYTES("\xc6\xfc\xcb\xdc\xb8\xec\xa4\xce\xa5\xc6\xa5\xad\xa5\xb9\xa5\xc8\xa4\xc7\xa4\xb9\xa1\xa3"),
           "looks like EUC-JP" },
         /* "人人生而自由，在尊严和权利上一律平等。" */
@@ -521,7 +522,8 @@ static void test_rows_of_tables(void **state)
     put_text("t/b.jsonl",
              "{\"id\":1,\"title\":\"T\",\"the "
              "body\":{\"b\":[1,2.5,\"é\"],\"a\":null}}\r\n\n[1]\n{\"id\":\n{\"id\":null,\"titel\":\"T\"}\n"
-             "{\"id\":0.1,\"title\":true,\"the body\":\"\"}");
+             "{\"id\":0.1,\"title\":true,\"the body\":\"\"}\n"
+             "{\"id\":8,\"title\":\"a\\u0000b\",\"the body\":\"\"}");
     put_text("t/c.tsv", "id\ttitle\tthe body\n1\tA, B\tC\n");
     put_text("t/d.txt", "no table");
     put_text("t/e.csv", "");
@@ -541,18 +543,19 @@ static void test_rows_of_tables(void **state)
     check_failure(d, 8, ERR_INPUT, "row 3 (line 4): not JSON");
     check_failure(d, 9, ERR_INPUT, "row 4 (line 5): there is no column `title` (did you mean `titel`?)");
     check_text(d, 10, "0.1: true {}");
-    CHECK(!strcmp(documents_name(d, 11), "t/c.tsv#1"));
-    check_text(d, 11, "1: A, B {C}");
-    CHECK(!strcmp(documents_name(d, 12), "t/e.csv"));
-    check_failure(d, 12, ERR_INPUT, "empty; expected a first row");
-    check_failure(d, 13, ERR_INPUT, "two columns are named `id`");
-    check_failure(d, 14, ERR_INPUT, "looks like UTF-16LE");
-    CHECK(!strcmp(documents_name(d, 15), "t/h.csv#1"));
-    check_failure(d, 15, ERR_INPUT, "never ends");
-    CHECK(documents_count(d) == 16);
+    check_failure(d, 11, ERR_INPUT, "a NUL byte at byte 4 of the row's text");
+    CHECK(!strcmp(documents_name(d, 12), "t/c.tsv#1"));
+    check_text(d, 12, "1: A, B {C}");
+    CHECK(!strcmp(documents_name(d, 13), "t/e.csv"));
+    check_failure(d, 13, ERR_INPUT, "empty; expected a first row");
+    check_failure(d, 14, ERR_INPUT, "two columns are named `id`");
+    check_failure(d, 15, ERR_INPUT, "looks like UTF-16LE");
+    CHECK(!strcmp(documents_name(d, 16), "t/h.csv#1"));
+    check_failure(d, 16, ERR_INPUT, "never ends");
+    CHECK(documents_count(d) == 17);
     /* A table that changes fails its rows. */
     put_text("t/c.tsv", "id\ttitle\tthe body\n1\tA, B\tD, and more\n");
-    check_failure(d, 11, ERR_CONFLICT, "changed");
+    check_failure(d, 12, ERR_CONFLICT, "changed");
     documents_close(d);
     words[0] = "t/d.txt";
     d = list(words, 1, "{id}");

@@ -103,6 +103,12 @@ static void test_tabs_separate_too(void **state)
     CHECK(!strcmp(json_string_value(json_array_get(json_array_get(rows, 0), 1)), "c\td"));
     json_decref(rows);
     fclose(file);
+    file = file_of("5\" disk\tthe \"one\"\n", 18);
+    rows = read_all(file, '\t', 100);
+    CHECK(!strcmp(json_string_value(json_array_get(json_array_get(rows, 0), 0)), "5\" disk"));
+    CHECK(!strcmp(json_string_value(json_array_get(json_array_get(rows, 0), 1)), "the \"one\""));
+    json_decref(rows);
+    fclose(file);
 }
 
 static void test_what_is_written(void **state)
