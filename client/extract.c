@@ -21,6 +21,7 @@ enum {
     MANY_MAX_TOKENS = 4096,
     POINTER_DEPTH_MAX = 64, /* of "$ref" to "$ref" at the schema's root */
 };
+#define ELSEWHERE_BYTES_MAX (UINT64_C(4) << 30) /* of a document, times its strings, that are searched */
 
 static const char *const formats[] = { "jsonl", "csv", NULL };
 
@@ -257,6 +258,7 @@ struct lookup {
     char *pointer;
     const json_t *value; /* the row's */
     struct found found;
+    bool here; /* it was found in that chunk */
 };
 
 struct extracted {
@@ -269,7 +271,9 @@ struct extracted {
     bool listed;   /* lookups are */
     struct lookup *lookup;
     size_t lookups, lookup_room, looked;
-    struct buf window; /* of the document, from window_byte */
+    bool everywhere;      /* what does not stand in its own chunk is looked up in the others, too */
+    uint32_t chunk_after; /* those that were searched */
+    struct buf window;    /* of the document, from window_byte */
     uint64_t window_byte;
 };
 
@@ -477,6 +481,7 @@ static bool list_lookups(struct pipeline *pipeline, struct unit *unit, struct er
     struct extracted *own = unit->own;
     json_t *row, *from = NULL;
     struct buf pointer = { 0 };
+    uint64_t strings = 0, bytes = 0;
     bool ok = true;
 
     own->listed = true;
@@ -494,14 +499,32 @@ static bool list_lookups(struct pipeline *pipeline, struct unit *unit, struct er
         return err_set(err, ERR_IO, "no memory for a document's values");
     if (own->lookups)
         qsort(own->lookup, own->lookups, sizeof *own->lookup, by_chunk);
+    for (size_t i = 0; i < own->lookups; i++)
+        strings += json_is_string(own->lookup[i].value);
+    for (size_t i = 0; i < own->pieces; i++)
+        bytes += own->piece[i].size;
+    own->everywhere = own->pieces > 1 && strings && strings <= ELSEWHERE_BYTES_MAX / (bytes + 1);
     return true;
 }
 
-/* All lookups of the next chunk that has any; its bytes are at the window's start. */
-static bool look_up(struct extracted *own, struct err *err)
+/* A string that its own chunk does not have, and that this one may have. */
+static void look_up_stray(struct lookup *lookup, const struct span_text *prepared, uint32_t number)
 {
-    uint32_t number = own->lookup[own->looked].chunk;
+    struct found found;
+
+    if (lookup->chunk == number || lookup->here || lookup->found.label == SPAN_EXACT ||
+        !json_is_string(lookup->value))
+        return;
+    found = span_find(prepared, span_of(json_string_value(lookup->value), json_string_length(lookup->value)));
+    if (found.label < lookup->found.label)
+        lookup->found = found;
+}
+
+/* All lookups of a chunk, and those that were not found yet; its bytes are at the window's start. */
+static bool look_up(struct extracted *own, uint32_t number, struct err *err)
+{
     const struct piece *piece = &own->piece[number];
+    struct found found;
     struct span_text *prepared;
 
     if (!span_text_new(&prepared, span_of(own->window.data, piece->size), piece->byte, piece->chars, err))
@@ -511,13 +534,19 @@ static bool look_up(struct extracted *own, struct err *err)
         char text[40];
 
         if (json_is_string(lookup->value)) {
-            lookup->found = span_find(
-                prepared, span_of(json_string_value(lookup->value), json_string_length(lookup->value)));
+            found = span_find(prepared,
+                              span_of(json_string_value(lookup->value), json_string_length(lookup->value)));
         } else {
             row_number(lookup->value, text);
-            lookup->found = span_find_word(prepared, span_text(text));
+            found = span_find_word(prepared, span_text(text));
         }
+        lookup->here = found.label != SPAN_NOT_FOUND;
+        if (lookup->here)
+            lookup->found = found;
     }
+    for (size_t i = 0; own->everywhere && i < own->lookups; i++)
+        look_up_stray(&own->lookup[i], prepared, number);
+    own->chunk_after = number + 1;
     span_text_free(prepared);
     return true;
 }
@@ -535,8 +564,8 @@ static bool again(struct pipeline *pipeline, struct unit *unit, uint64_t byte, s
 
     if (!own->listed && !list_lookups(pipeline, unit, err))
         return false;
-    while (own->looked < own->lookups) {
-        uint32_t number = own->lookup[own->looked].chunk;
+    while (own->everywhere ? own->chunk_after < own->pieces : own->looked < own->lookups) {
+        uint32_t number = own->everywhere ? own->chunk_after : own->lookup[own->looked].chunk;
         const struct piece *wanted;
         uint64_t window_end;
 
@@ -569,7 +598,7 @@ static bool again(struct pipeline *pipeline, struct unit *unit, uint64_t byte, s
         }
         if (own->window.size < wanted->size)
             return true; /* more of it is to come */
-        if (!look_up(own, err))
+        if (!look_up(own, number, err))
             return false;
     }
     return true;

@@ -105,6 +105,21 @@ def pieces_become_one_row_or_many():
     place.close()
 
 
+def what_stands_in_another_piece_is_found_too():
+    place = Place("ext-stray")
+    text = long_text("entry", 8, seed=5).replace("Zebra", "")
+    place.write("long.txt", "\ufeff" + text + "\r\n\r\nA ZEBRA, late. The Zebra.")
+    place.write("s.json", json.dumps({"type": "object", "description": "Find it.", "required": ["a", "b", "c"],
+                                      "properties": {"a": {"const": "Zebra"}, "b": {"const": "zebra, Late"}, "c": {"const": "okapi"}}}))
+    done = extract(place, "long.txt", "--chunk-tokens", "200", schema="s.json")
+    check(done.code == 0, done)
+    line = place.results()[0]
+    check(line["moothall"]["chunks"] > 4, line["moothall"])
+    check([line["spans"]["/" + name]["label"] for name in "abc"] == ["exact", "normalised", "not_found"], line["spans"])
+    check(stands_there(place, line) == 1, line["spans"])
+    place.close()
+
+
 def schemas_are_judged_before_anything_runs():
     place = Place("ext-schema")
     write_documents(place, demo("entry", 1))
@@ -252,6 +267,7 @@ def a_shared_hall_needs_no_model_here():
 main({case.__name__: case for case in (
     every_document_has_its_row_in_order,
     pieces_become_one_row_or_many,
+    what_stands_in_another_piece_is_found_too,
     schemas_are_judged_before_anything_runs,
     references_keep_their_meaning_in_many_rows,
     what_cannot_be_done_is_said_before_anything_runs,
