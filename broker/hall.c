@@ -581,7 +581,10 @@ static void on_message(struct hall *hall, struct inbound *in)
             tell_core(hall, EVENT_ENDED, id, "it said goodbye");
         return;
     }
-    if (!session->open) { /* it did not wait for its Welcome */
+    if (!session->open) { /* it did not wait for its Welcome, which may still be a refusal */
+        if (is_question(kind))
+            send_refusal(hall, &session->peer, e->correlation, MOOTHALL__REFUSAL_CODE__NO_ROOM, BUSY_RETRY_MS,
+                         "the session is not open yet; ask again after its Welcome");
         recycle(hall, in);
         return;
     }

@@ -315,6 +315,38 @@ static void test_failed_sync_ends_the_broker_without_a_false_answer(void **state
     CHECK(at_start > 0 && later > 0);
 }
 
+/* Who asks without waiting for the Welcome is told so: a question is never met with silence. */
+static void test_question_before_the_welcome_is_answered(void **state)
+{
+    Moothall__Hello hello = MOOTHALL__HELLO__INIT;
+    Moothall__StatusAsk ask = MOOTHALL__STATUS_ASK__INIT;
+    struct broker broker;
+    struct peer first, peer;
+    int status;
+
+    (void)state;
+    CHECK(broker_start(&broker, path_of("early.db"), NULL, &status));
+    CHECK(peer_client(&first, broker.endpoint, "first"));
+    hello.role = MOOTHALL__ROLE__CLIENT;
+    hello.name = (char *)(uintptr_t)"hasty";
+    for (int i = 0; i < 20; i++) {
+        struct err err;
+
+        memset(&peer, 0, sizeof peer);
+        link_message_init(&peer.message);
+        CHECK(link_connect(&peer.link, peer_context(), broker.endpoint, &err));
+        CHECK(peer_send(&peer, MOOTHALL__ENVELOPE__BODY_HELLO, &hello, (struct span){ 0 }));
+        CHECK(peer_ask(&peer, MOOTHALL__ENVELOPE__BODY_STATUS_ASK, &ask, (struct span){ 0 }));
+        CHECK(peer.message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_STATUS ||
+              (peer.message.envelope->body_case == MOOTHALL__ENVELOPE__BODY_REFUSAL &&
+               peer.message.envelope->refusal->code == MOOTHALL__REFUSAL_CODE__NO_ROOM &&
+               peer.message.envelope->refusal->retry_after_ms > 0));
+        peer_close(&peer);
+    }
+    peer_close(&first);
+    CHECK(broker_stop(&broker) == 0);
+}
+
 /* While the disk takes its time, workers are heard and answered, and their leases live on. */
 static void test_heartbeats_do_not_wait_for_the_disk(void **state)
 {
@@ -1281,6 +1313,7 @@ int main(int argc, char **argv)
         PROMISE(test_nothing_acknowledged_is_lost_when_the_broker_is_killed),
         PROMISE(test_commits_are_grouped),
         PROMISE(test_failed_sync_ends_the_broker_without_a_false_answer),
+        PROMISE(test_question_before_the_welcome_is_answered),
         PROMISE(test_heartbeats_do_not_wait_for_the_disk),
         PROMISE(test_broker_that_is_stopped_leaves_one_file),
         PROMISE(test_broker_ends_when_its_control_pipe_closes),

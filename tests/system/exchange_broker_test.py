@@ -39,6 +39,10 @@ class Client:
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.connect(self.endpoint)
         self.send("hello", pb.Hello(role=pb.CLIENT, name="test", incarnation=9))
+        until = time.monotonic() + 2 * SLOW
+        while time.monotonic() < until: # nothing may be asked before its Welcome
+            if self.socket.poll(200) and pb.Envelope.FromString(self.socket.recv_multipart()[0]).WhichOneof("body") == "welcome":
+                return
 
     def send(self, name, body, payload=b"", correlation=0):
         envelope = pb.Envelope(major=1, payload_size=len(payload), correlation=correlation)
