@@ -153,6 +153,9 @@ static void test_numbers_are_exact(void **state)
     CHECK_SCHEMAS(table);
 }
 
+#define LETTERS_60 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define LETTERS_300 "\"" LETTERS_60 LETTERS_60 LETTERS_60 LETTERS_60 LETTERS_60
+
 static void test_strings_are_measured_in_code_points(void **state)
 {
     static const struct language table[] = {
@@ -163,6 +166,13 @@ static void test_strings_are_measured_in_code_points(void **state)
         { "{\"type\":\"string\",\"pattern\":\"^a+$\",\"maxLength\":3}",
           { "\"a\"", "\"aaa\"" },
           { "\"\"", "\"aaaa\"", "\"ab\"" } },
+        /* Where a pattern and a length are too large together, texts are kept shorter; where one may not be short, they
+         * are not. */
+        { "{\"type\":\"string\",\"format\":\"uri\",\"minLength\":1,\"maxLength\":2083}",
+          { "\"http://a.b/c?d#e\"" },
+          { "\"a b\"", "\"\"" } },
+        { "{\"type\":\"string\",\"pattern\":\"^(a{300}|b{300})c*[^d]{0,9}$\",\"maxLength\":302}", { LETTERS_300 "c\"" }, { "\"ac\"" } },
+        { "{\"type\":\"string\",\"pattern\":\"^[a-z]{2}[0-9]{3}$\",\"maxLength\":1000000}", { "\"ab123\"" }, { "\"ab12\"" } },
         { "{\"type\":\"string\",\"pattern\":\"^[\\\"\\\\\\\\]$\"}",
           { "\"\\\"\"", "\"\\\\\"" },
           { "\"a\"", "\"\"\"" } },

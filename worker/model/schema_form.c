@@ -5,7 +5,13 @@
 
 #include "worker/model/schema_number.h"
 
-enum { SLOTS = 1 << 16, REGULAR_SLOTS = 1 << 12, FRAMES_A_MEET = 8 };
+enum {
+    SLOTS = 1 << 16,
+    REGULAR_SLOTS = 1 << 12,
+    FRAMES_A_MEET = 8,
+    SHORT_STATES = 3 << 13, /* about what a pattern with a length gets where all of it would be too large */
+    SHORT_TRIES = 5,
+};
 _Static_assert((int)SLOTS >= 2 * (int)SCHEMA_NODES_MAX, "interning always finds a slot");
 
 bool form_init(struct form *form, const struct tree *tree, bool closed, struct err *err)
@@ -760,11 +766,99 @@ static bool leave_out_leaps(struct form *form, const json_t *format, struct dfa 
     return ok && narrow(form, texts, form->no_leap, err);
 }
 
-static bool string_texts(struct form *form, const struct shape *shape, struct dfa **texts, struct err *err)
+/* The texts of at most `high` code points, also as they are written. */
+static bool of_length(const struct dfa *texts, uint32_t low, uint32_t high, struct dfa **joint, struct dfa **written,
+                      struct err *err)
+{
+    struct dfa *length = NULL;
+    bool ok = dfa_length(&length, low, high, err) && dfa_intersect(joint, texts, length, err);
+
+    dfa_free(length);
+    if (ok && !dfa_spell(written, *joint, err)) {
+        dfa_free(*joint);
+        ok = false;
+    }
+    return ok;
+}
+
+/* States that texts of many lengths come to: those in a cycle or behind one.  Each is needed once for every length. */
+static bool count_repeated(const struct dfa *texts, uint32_t *repeated, struct err *err)
+{
+    uint32_t *into = calloc(texts->count, sizeof *into), *ready = calloc(texts->count, sizeof *ready), count = 0;
+
+    if (!into || !ready) {
+        free(into);
+        free(ready);
+        return err_set(err, ERR_IO, "no memory");
+    }
+    for (size_t i = texts->classes; i < (size_t)texts->count * texts->classes; i++)
+        into[texts->next[i]]++;
+    *repeated = texts->count - 1;
+    if (into[texts->start] == 0)
+        ready[count++] = texts->start;
+    for (uint32_t i = 0; i < count; i++) {
+        --*repeated;
+        for (uint32_t c = 0; c < texts->classes; c++) {
+            uint32_t to = texts->next[(size_t)ready[i] * texts->classes + c];
+
+            if (to != 0 && --into[to] == 0)
+                ready[count++] = to;
+        }
+    }
+    free(into);
+    free(ready);
+    return true;
+}
+
+/* A pattern and a length can need more states together than there are.  Then texts are kept shorter than they might be: those
+ * that are written are as good.  That none fits is never concluded from the short ones. */
+static bool narrow_length(struct form *form, const struct shape *shape, struct regular *regular, struct err *err)
+{
+    uint32_t all = shape->high, high, repeated = 0;
+    struct dfa *joint, *written;
+    struct err first = { 0 };
+    bool tried = false;
+
+    if (!count_repeated(regular->texts, &repeated, err))
+        return false;
+    if (repeated == 0 && all > regular->texts->count) /* none has as many */
+        all = shape->low > regular->texts->count ? shape->low : regular->texts->count;
+    high = all;
+    if (high != GRAMMAR_NO_MAX && (uint64_t)repeated * high > DFA_STATES_MAX && repeated < SHORT_STATES &&
+        shape->low <= SHORT_STATES / repeated)
+        high = SHORT_STATES / repeated; /* all of it would be tried in vain, and that takes long */
+    for (int i = 0; i < SHORT_TRIES; i++) {
+        struct err why = { 0 };
+
+        if (of_length(regular->texts, shape->low, high, &joint, &written, &why)) {
+            if (high == all || !dfa_is_empty(joint)) {
+                dfa_free(regular->texts);
+                regular->texts = joint;
+                regular->written = written;
+                return valuer_charge(&form->valuer, joint, err) && valuer_charge(&form->valuer, written, err);
+            }
+            dfa_free(joint);
+            dfa_free(written);
+            if (tried) /* all of it already was */
+                break;
+            high = all; /* nothing so short */
+            continue;
+        }
+        if (first.code == 0)
+            first = why;
+        tried |= high == all;
+        high /= 2;
+        if (why.code != ERR_LIMIT || all == GRAMMAR_NO_MAX || high == 0 || high < shape->low)
+            break;
+    }
+    *err = first;
+    return false;
+}
+
+static bool string_texts(struct form *form, const struct shape *shape, struct regular *regular, struct err *err)
 {
     char pointer[TREE_POINTER_MAX];
-    struct dfa *length;
-    bool ok;
+    struct dfa **texts = &regular->texts;
 
     for (uint32_t i = 0; i < shape->count; i++) {
         const struct dfa *pattern, *format;
@@ -780,13 +874,9 @@ static bool string_texts(struct form *form, const struct shape *shape, struct df
     }
     if (dfa_is_empty(*texts) || (shape->low == 0 && shape->high == GRAMMAR_NO_MAX))
         return true;
-    if (!dfa_length(&length, shape->low, shape->high, err))
-        return err_wrap(err, "%s", tree_pointer(form->tree, shape->id[0], NULL, pointer));
-    ok = narrow(form, texts, length, err) ||
-         err_wrap(err, "%s: its length together with its pattern or format",
-                  tree_pointer(form->tree, shape->id[0], NULL, pointer));
-    dfa_free(length);
-    return ok;
+    return narrow_length(form, shape, regular, err) ||
+           err_wrap(err, "%s: its length together with its pattern or format",
+                    tree_pointer(form->tree, shape->id[0], NULL, pointer));
 }
 
 static bool settle_string(struct form *form, struct shape *shape, struct err *err)
@@ -810,7 +900,7 @@ static bool settle_string(struct form *form, struct shape *shape, struct err *er
         err_set(err, ERR_IO, "no memory");
     if (ok && !plain) {
         ok = get_regular(form, &key, false, &shape->regular, err) &&
-             (shape->regular->texts || string_texts(form, shape, &shape->regular->texts, err));
+             (shape->regular->texts || string_texts(form, shape, shape->regular, err));
         if (ok && dfa_is_empty(shape->regular->texts))
             shape_is_empty(shape, shape->id[0], NULL,
                            "no text fits its length, pattern and format and all that applies beside");
