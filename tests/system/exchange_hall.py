@@ -85,6 +85,7 @@ class Hall:
         self.jobs = list(jobs)     # ready: dicts with id, endpoint, body, seed, and perhaps alone
         self.leased = {}           # fence -> (job, worker name)
         self.results = {}          # job id -> (Result, body)
+        self.begun = set()         # fences of jobs whose result came by another way
         self.doubled = 0
         self.released = 0
         self.leasing = True
@@ -195,10 +196,13 @@ class Hall:
             self.send(route, "stored", self.pb.Stored(job=body.job, generation=body.generation, fence=body.fence, recorded=True))
             worker.held.discard(body.fence)
             self.leased.pop(body.fence, None)
-            if body.job in self.results:
-                self.doubled += 1
-            else:
+            if body.job not in self.results:
                 self.results[body.job] = (body, payload)
+                # It may be of a worker that was lost meanwhile, and the first: then nobody need begin with the job, and who has may finish.
+                self.jobs = [job for job in self.jobs if job["id"] != body.job]
+                self.begun |= {fence for fence, (job, _) in self.leased.items() if job["id"] == body.job}
+            elif body.fence not in self.begun:
+                self.doubled += 1
         elif kind == "release":
             for fence in body.fence:
                 worker.held.discard(fence)
