@@ -36,7 +36,7 @@ static struct manual manual_of(const struct verb *verb)
 
 static const struct manual whole = {
     .program = "moothall",
-    .what = "runs files of requests through DeepSeek-V2 models: one result a request, kept whatever happens",
+    .what = "documents and files of requests through DeepSeek-V2 models: one line out for each that goes in, whatever happens",
     .words = "VERB [words and flags]",
     .more = "run, extract and summarize bring their own broker and workers; with --broker they use a shared hall.\n"
             "Results go to standard output or to the file that is named; everything else goes to standard error.\n"
