@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/span.h"
 #include "client/rows.h"
 #include "client/unicode.h"
@@ -323,11 +324,6 @@ static json_t *plain(json_t *value)
     return json_incref(value);
 }
 
-static int add_dumped(const char *text, size_t size, void *arg)
-{
-    return buf_add(arg, text, size) ? 0 : -1;
-}
-
 /* What a value is, whatever the order of its keys. */
 static bool spell(struct buf *spelled, json_t *value)
 {
@@ -335,8 +331,7 @@ static bool spell(struct buf *spelled, json_t *value)
     bool ok;
 
     spelled->size = 0;
-    ok = simple && json_dump_callback(simple, add_dumped, spelled,
-                                      JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY) == 0;
+    ok = simple && buf_json(spelled, simple, JSON_SORT_KEYS);
     json_decref(simple);
     return ok;
 }

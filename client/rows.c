@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "client/output.h"
 
 void row_number(const json_t *value, char text[40])
@@ -21,15 +22,10 @@ void row_number(const json_t *value, char text[40])
         strcat(text, ".0");
 }
 
-static int write_bytes(const char *bytes, size_t size, void *buf)
-{
-    return buf_add(buf, bytes, size) ? 0 : -1;
-}
-
 static bool write_text(struct buf *out, const char *text, size_t size)
 {
     json_t *string = json_stringn_nocheck(text, size);
-    bool ok = string && json_dump_callback(string, write_bytes, out, JSON_ENCODE_ANY) == 0;
+    bool ok = string && buf_json(out, string, 0);
 
     json_decref(string);
     return ok;

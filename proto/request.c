@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/json.h"
+
 #define CHAT_URL       "/v1/chat/completions"
 #define COMPLETION_URL "/v1/completions"
 
@@ -69,28 +71,6 @@ static bool no_room(struct request_fault *fault)
 {
     return request_fault_set(fault, 413, "request_too_large", NULL,
                              "the request needs more memory than it may take");
-}
-
-/* jansson does not look at what writing a key gave, so a bound that was met must stay met. */
-struct sink {
-    struct buf *out;
-    bool full;
-};
-
-static int write_bytes(const char *bytes, size_t size, void *arg)
-{
-    struct sink *sink = arg;
-
-    sink->full = sink->full || !buf_add(sink->out, bytes, size);
-    return sink->full ? -1 : 0;
-}
-
-static bool write_json(struct buf *out, const json_t *v, size_t flags)
-{
-    struct sink sink = { .out = out };
-
-    return json_dump_callback(v, write_bytes, &sink, JSON_COMPACT | JSON_ENCODE_ANY | flags) == 0 &&
-           !sink.full;
 }
 
 static const char *found(const json_t *v)
@@ -809,7 +789,7 @@ static bool write_ordered(struct buf *out, const json_t *v, const struct wides *
         }
         return buf_text(out, text) && (strpbrk(text, ".e") || buf_text(out, ".0"));
     default:
-        return write_json(out, v, 0);
+        return buf_json(out, v, 0);
     }
 }
 
@@ -1345,7 +1325,7 @@ static bool write_canonical(struct buf *out, const json_t *v, int depth, unsigne
             return write_ordered(out, v, wides);
     /* 17 digits give every number back exactly, whatever jansson's own default is. */
     if (!on || !json_is_object(v))
-        return write_json(out, v, JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
+        return buf_json(out, v, JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
     keys = malloc((json_object_size(v) + 1) * sizeof *keys);
     if (!keys)
         return false;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/json.h"
 #include "base/log.h"
 
 /* What OpenAI writes where a log-prob is minus infinity, which JSON cannot. */
@@ -339,29 +340,13 @@ static json_t *choice_json(const struct answer *answer, int index, struct buf *s
     return choice;
 }
 
-/* jansson does not look at what writing a key gave, so a bound that was met must stay met. */
-struct sink {
-    struct buf *out;
-    bool full;
-};
-
-static int write_bytes(const char *bytes, size_t size, void *arg)
-{
-    struct sink *sink = arg;
-
-    sink->full = sink->full || !buf_add(sink->out, bytes, size);
-    return sink->full ? -1 : 0;
-}
-
 /* Frees value.  False at the buffer's bound. */
 static bool write_json(struct buf *out, json_t *value)
 {
-    struct sink sink = { .out = out };
-    bool done = json_dump_callback(value, write_bytes, &sink,
-                                   JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9)) == 0;
+    bool done = buf_json(out, value, JSON_REAL_PRECISION(9));
 
     json_decref(value);
-    return done && !sink.full;
+    return done;
 }
 
 /* Written choice by choice: as one tree, 64 choices with log-probs would be gigabytes before the bound is
