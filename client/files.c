@@ -51,6 +51,20 @@ bool file_sync_directory_of(const char *path, struct err *err)
     return ok;
 }
 
+bool file_put_in_place(const char *aside, const char *path, struct err *err)
+{
+    if (rename(aside, path) != 0)
+        return err_errno(err, "rename %s to %s", aside, path);
+    return file_sync_directory_of(path, err);
+}
+
+bool file_close_in_place(int fd, bool ok, const char *aside, const char *path, struct err *err)
+{
+    ok = ok && (fsync(fd) == 0 || err_errno(err, "sync %s", aside));
+    close(fd);
+    return ok && file_put_in_place(aside, path, err);
+}
+
 bool file_replace(const char *path, struct span text, struct err *err)
 {
     char aside[PATH_SIZE];
@@ -62,13 +76,8 @@ bool file_replace(const char *path, struct span text, struct err *err)
     fd = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return err_errno(err, "write %s", aside);
-    ok = file_write_all(fd, text, aside, err) && (fsync(fd) == 0 || err_errno(err, "sync %s", aside));
-    close(fd);
-    if (!ok)
-        return false;
-    if (rename(aside, path) != 0)
-        return err_errno(err, "rename %s to %s", aside, path);
-    return file_sync_directory_of(path, err);
+    ok = file_write_all(fd, text, aside, err);
+    return file_close_in_place(fd, ok, aside, path, err);
 }
 
 bool file_read(const char *path, size_t max, struct buf *text, struct err *err)

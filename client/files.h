@@ -13,6 +13,11 @@
 /* Writes aside, syncs, renames, syncs the directory: after a crash the file is the old one or the new one. */
 bool file_replace(const char *path, struct span text, struct err *err);
 
+/* For what is written piece by piece: a file that is whole and synced takes the place of another, and the directory is
+ * synced; the second syncs and closes it first (ok false: only closes). */
+bool file_put_in_place(const char *aside, const char *path, struct err *err);
+bool file_close_in_place(int fd, bool ok, const char *aside, const char *path, struct err *err);
+
 /* ERR_NOT_FOUND when there is none; ERR_LIMIT above max bytes. */
 bool file_read(const char *path, size_t max, struct buf *text, struct err *err);
 

@@ -492,9 +492,7 @@ static bool close_output(struct around *around, FILE *file, bool ok, struct err 
     if (!around->is_file || !ok)
         return ok;
     around->record.output_bytes = (uint64_t)st.st_size;
-    if (rename(around->at.beside, around->at.output) != 0)
-        return err_errno(err, "rename %s to %s", around->at.beside, around->at.output);
-    return file_sync_directory_of(around->at.output, err);
+    return file_put_in_place(around->at.beside, around->at.output, err);
 }
 
 static FILE *open_notes(struct around *around)

@@ -199,13 +199,7 @@ bool record_lines_save(const struct batch_file *file, const char *state, uint32_
             size = 0;
         }
     }
-    ok = ok && (fsync(fd) == 0 || err_errno(err, "sync %s", aside));
-    close(fd);
-    if (!ok)
-        return false;
-    if (rename(aside, path) != 0)
-        return err_errno(err, "rename %s to %s", aside, path);
-    return file_sync_directory_of(path, err);
+    return file_close_in_place(fd, ok, aside, path, err);
 }
 
 void record_lines_remove(const char *state, uint32_t edition)
