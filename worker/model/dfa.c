@@ -14,6 +14,25 @@ void dfa_free(struct dfa *dfa)
     free(dfa);
 }
 
+struct dfa *dfa_copy(const struct dfa *dfa)
+{
+    struct dfa *copy = malloc(sizeof *copy);
+    size_t cells = (size_t)dfa->count * dfa->classes;
+
+    if (!copy)
+        return NULL;
+    *copy = *dfa;
+    copy->next = malloc(cells * sizeof *copy->next);
+    copy->accepts = malloc(dfa->count);
+    if (!copy->next || !copy->accepts) {
+        dfa_free(copy);
+        return NULL;
+    }
+    memcpy(copy->next, dfa->next, cells * sizeof *copy->next);
+    memcpy(copy->accepts, dfa->accepts, dfa->count);
+    return copy;
+}
+
 bool dfa_matches(const struct dfa *dfa, struct span bytes)
 {
     uint32_t state = dfa->start;

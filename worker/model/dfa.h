@@ -40,6 +40,7 @@ struct dfa {
 };
 
 void dfa_free(struct dfa *dfa); /* NULL is fine */
+struct dfa *dfa_copy(const struct dfa *dfa); /* NULL without memory */
 
 static inline uint32_t dfa_step(const struct dfa *dfa, uint32_t state, uint8_t byte)
 {

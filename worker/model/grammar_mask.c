@@ -195,6 +195,15 @@ out:
     free(trail);
 }
 
+/* The place at a node whose parent's is on the trail; it is put there too. */
+static struct place *step_below(struct grammar *g, uint32_t node)
+{
+    const struct trie_node *n = &g->vocabulary->node[node];
+    struct place *from = g->trail[n->depth - 1];
+
+    return g->trail[n->depth] = from->count ? place_recall(g, from, n->byte) : g->dead;
+}
+
 /* What is below one node; place: at it. */
 static void walk_below(struct grammar *g, struct walk *w, uint32_t node, struct place *place, uint32_t points)
 {
@@ -203,15 +212,12 @@ static void walk_below(struct grammar *g, struct walk *w, uint32_t node, struct 
     collect(v, w, node, place, points);
     g->trail[v->node[node].depth] = place;
     for (uint32_t i = node + 1; i < v->node[node].end && !g->failed;) {
-        uint32_t d = v->node[i].depth;
-        struct place *next =
-            g->trail[d - 1]->count ? place_recall(g, g->trail[d - 1], v->node[i].byte) : g->dead;
+        struct place *next = step_below(g, i);
 
         if (next == g->dead) {
             i = v->node[i].end;
             continue;
         }
-        g->trail[d] = next;
         collect(v, w, i, next, points);
         i++;
     }
@@ -555,9 +561,7 @@ bool place_goes_on(struct grammar *g, struct place *place, uint32_t node)
         return false;
     g->trail[v->node[node].depth] = place;
     for (uint32_t i = node + 1; i < v->node[node].end && !g->failed;) {
-        uint32_t d = v->node[i].depth;
-        struct place *next =
-            g->trail[d - 1]->count ? place_recall(g, g->trail[d - 1], v->node[i].byte) : g->dead;
+        struct place *next = step_below(g, i);
 
         if (next == g->dead) {
             i = v->node[i].end;
@@ -565,7 +569,6 @@ bool place_goes_on(struct grammar *g, struct place *place, uint32_t node)
         }
         if (v->node[i].first < v->node[i + 1].first)
             return true;
-        g->trail[d] = next;
         i++;
     }
     return false;

@@ -392,25 +392,6 @@ static bool copy_properties(struct grammar_builder *b, struct object_rule *o,
     return true;
 }
 
-static struct dfa *copy_dfa(const struct dfa *dfa)
-{
-    struct dfa *copy = malloc(sizeof *copy);
-    size_t cells = (size_t)dfa->count * dfa->classes;
-
-    if (!copy)
-        return NULL;
-    *copy = *dfa;
-    copy->next = malloc((cells + 1) * sizeof *copy->next);
-    copy->accepts = malloc((size_t)dfa->count + 1);
-    if (!copy->next || !copy->accepts) {
-        dfa_free(copy);
-        return NULL;
-    }
-    memcpy(copy->next, dfa->next, cells * sizeof *copy->next);
-    memcpy(copy->accepts, dfa->accepts, dfa->count);
-    return copy;
-}
-
 grammar_node grammar_object(struct grammar_builder *b, const struct grammar_object *object)
 {
     struct rule rule = { .kind = RULE_OBJECT };
@@ -431,7 +412,7 @@ grammar_node grammar_object(struct grammar_builder *b, const struct grammar_obje
     }
     if (object->other_key) {
         o->other_value = object->other_value;
-        if (!(o->other.dfa = copy_dfa(object->other_key))) {
+        if (!(o->other.dfa = dfa_copy(object->other_key))) {
             object_fini(o);
             return no_memory(b);
         }

@@ -21,25 +21,6 @@ static bool no_memory(struct err *err)
     return err_set(err, ERR_IO, "no memory");
 }
 
-static struct dfa *copy_of(const struct dfa *dfa)
-{
-    struct dfa *copy = malloc(sizeof *copy);
-    size_t cells = (size_t)dfa->count * dfa->classes;
-
-    if (!copy)
-        return NULL;
-    *copy = *dfa;
-    copy->next = malloc(cells * sizeof *copy->next);
-    copy->accepts = malloc(dfa->count);
-    if (!copy->next || !copy->accepts) {
-        dfa_free(copy);
-        return NULL;
-    }
-    memcpy(copy->next, dfa->next, cells * sizeof *copy->next);
-    memcpy(copy->accepts, dfa->accepts, dfa->count);
-    return copy;
-}
-
 static bool make(struct maker *m, uint32_t meet, int depth, grammar_node *node);
 
 /* ---- parts that are regular ------------------------------------------------------------------------- */
@@ -113,7 +94,7 @@ static bool add_regular(struct maker *m, struct regular *regular, struct parts *
         if (!form_written(&m->form, regular, &written, m->err) ||
             !valuer_charge(&m->form.valuer, written, m->err))
             return false;
-        copy = copy_of(written);
+        copy = dfa_copy(written);
         if (!copy)
             return no_memory(m->err);
         regular->node = grammar_regular(m->builder, copy);
@@ -137,7 +118,7 @@ static bool join_regular(struct maker *m, struct parts *parts)
         if (ok && !one && parts->regular_count == 1)
             return add_regular(m, parts->regular[i], parts);
         if (ok && !one)
-            ok = (both = copy_of(written)) || no_memory(m->err);
+            ok = (both = dfa_copy(written)) || no_memory(m->err);
         else if (ok && (one->count + written->count > FORM_JOIN_MAX || !dfa_union(&both, one, written, NULL)))
             ok = add_regular(m, parts->regular[i], parts);
         if (ok && both) {
