@@ -253,15 +253,18 @@ const char *encoding_of_escapes(struct span text)
     return NULL;
 }
 
+/* That no text has: those of lines and terminals are none. */
+static bool is_control(uint8_t c)
+{
+    return c == 0x7f || (c < 0x20 && !in(c, '\b', '\r') && c != 0x1b);
+}
+
 bool encoding_has_controls(struct span text)
 {
     size_t controls = 0;
 
-    for (size_t i = 0; i < text.size; i++) {
-        uint8_t c = text.data[i];
-
-        controls += c == 0x7f || (c < 0x20 && !in(c, '\b', '\r') && c != 0x1b);
-    }
+    for (size_t i = 0; i < text.size; i++)
+        controls += is_control(text.data[i]);
     return controls * 10 > text.size;
 }
 
@@ -295,8 +298,7 @@ const char *encoding_guess(struct span s)
         return (guess = guess_wide(s, 2)) ? guess : "binary";
     for (size_t i = 0; i < s.size; i++) {
         high += s.data[i] >= 0x80;
-        controls +=
-            s.data[i] == 0x7f || (s.data[i] < 0x20 && !in(s.data[i], '\b', '\r') && s.data[i] != 0x1b);
+        controls += is_control(s.data[i]);
     }
     if (controls * 50 > s.size) /* Chinese or Japanese may have no zero bytes in it */
         return (guess = guess_wide(s, 2)) ? guess : "binary";
