@@ -33,10 +33,11 @@ def kill_one(draw, place, process):
     return name
 
 
-def repeat_until_it_ends(draw, place, words, kills, about):
-    """Returns the names of what was killed, and how often it was started."""
+def repeat_until_it_ends(draw, place, words, kills, about, status=0, longest=1.5, seconds=600, look=None):
+    """Returns the names of what was killed, and how often it was started.  status: of its good end; longest: seconds between
+    two kills, about half; look: called with the names so far whenever it is not there, killed or at its end."""
     killed, starts, done = [], 0, False
-    until = time.monotonic() + 600 * run_hall.SLOW
+    until = time.monotonic() + seconds * run_hall.SLOW
     while not done:
         assert time.monotonic() < until, f"{about} does not end; killed so far: {killed}"
         process = place.start(*words)
@@ -44,7 +45,7 @@ def repeat_until_it_ends(draw, place, words, kills, about):
         while len(killed) < kills and process.poll() is None:
             # Early moments too: while it starts, while it submits.
             try:
-                process.wait(timeout=draw.choice([0.02, 0.1, 0.3, 1.0, 1.5]) * draw.random() * 2 * run_hall.SLOW)
+                process.wait(timeout=draw.choice([0.02, 0.1, 0.3, 1.0, longest]) * draw.random() * 2 * run_hall.SLOW)
             except subprocess.TimeoutExpired:
                 name = kill_one(draw, place, process)
                 if name:
@@ -57,9 +58,11 @@ def repeat_until_it_ends(draw, place, words, kills, about):
             process.kill()
             _, err = process.communicate()
             raise AssertionError(f"{about} hangs after {killed}: {err.decode(errors='replace')[-2000:]}; state kept in {place.dir}")
-        assert process.returncode in (0, -signal.SIGKILL), \
+        if look:
+            look(killed)
+        assert process.returncode in (status, -signal.SIGKILL), \
             f"{about} ended with {process.returncode} after {killed}: {err.decode(errors='replace')[-2000:]}; state kept in {place.dir}"
-        done = process.returncode == 0
+        done = process.returncode == status
     return killed, starts
 
 

@@ -11,13 +11,10 @@ undisturbed, a clean audit, and neither a process nor a socket left.  At least N
 import argparse
 import os
 import random
-import signal
-import subprocess
 import sys
 import time
 
-import run_hall
-from kills import kill_one
+from kills import repeat_until_it_ends
 from pipelines import SCHEMA, demo, write_documents
 from run_hall import MODEL, Place
 
@@ -59,26 +56,12 @@ def one_run(draw, verb, texts, expected, kills, workers):
     """Returns what was killed."""
     place = Place(f"{verb}-kills")
     write_documents(place, texts)
-    killed, starts, code = [], 0, -signal.SIGKILL
-    until = time.monotonic() + 900 * run_hall.SLOW
-    while code == -signal.SIGKILL:
-        assert time.monotonic() < until, f"{verb} does not end; killed so far: {killed}"
-        process = place.start(*words_of(verb, workers))
-        starts += 1
-        while len(killed) < kills and process.poll() is None:
-            try:
-                process.wait(timeout=draw.choice([0.02, 0.1, 0.3, 1.0, 2.0]) * draw.random() * 2 * run_hall.SLOW)
-            except subprocess.TimeoutExpired:
-                name = kill_one(draw, place, process)
-                if name:
-                    killed.append(name)
-                if name == "run":
-                    break
-        _, err = process.communicate(timeout=300 * run_hall.SLOW)
-        code = process.returncode
+
+    def look(killed):
         if os.path.exists(place.path("out.jsonl")):
             assert place.read("out.jsonl") == expected, f"{verb}: other bytes after {killed}; kept in {place.dir}"
-    assert code == 2, f"{verb} ended with {code} after {killed}: {err.decode(errors='replace')[-2000:]}; kept in {place.dir}"
+
+    killed, starts = repeat_until_it_ends(draw, place, words_of(verb, workers), kills, verb, status=2, longest=2.0, seconds=900, look=look)
     assert place.read("out.jsonl") == expected
     audit = place.call("audit", "--state", "out.jsonl.moothall")
     assert audit.code == 0 and "clean" in audit.out and ", 0 unfinished" in audit.out, f"{verb}: {audit}"
@@ -109,11 +92,13 @@ def main():
         texts = documents(verb, args.documents, draw)
         expected = undisturbed(verb, texts, args.workers)
         left = -(-args.kills // len(verbs))
-        while left > 0 and faults < 3:
+        runs = 10 * left  # a run may be over before anything is killed
+        while left > 0 and runs > 0 and faults < 3:
+            runs -= 1
             try:
                 killed = len(one_run(draw, verb, texts, expected, min(left, 5), args.workers))
                 total += killed
-                left -= max(killed, 1)
+                left -= killed
             except AssertionError as fault:
                 faults += 1
                 print(f"FAILED: {fault}", flush=True)
