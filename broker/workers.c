@@ -549,7 +549,8 @@ static void deal(struct core *core, struct effects *effects)
     if (!placement_deal(&core->placement, offers, count, family, &err))
         return; /* workers_waiting_for() says what is missing */
     text_copy(core->hall.family, sizeof core->hall.family, core->placement.family);
-    core->dealt_to = (uint32_t)count;
+    /* What was expected, not who was there: more may come at once, and the seats are theirs as well. */
+    core->dealt_to = core->config.workers ? (uint32_t)core->config.workers : (uint32_t)count;
     publish_map(core, effects);
 }
 
