@@ -436,6 +436,37 @@ static void test_nothing_is_leased_until_every_worker_is_seated(void **state)
     CHECK(lease_got(3));
 }
 
+/* Two are expected, but only with a third there is room for all shards: the seats are dealt to the three, once. */
+static void test_more_workers_than_expected_are_dealt_to_once(void **state)
+{
+    uint64_t epoch;
+
+    (void)state;
+    core_free(hall->core);
+    hall->config.workers = 2;
+    start_core();
+    hello(1, (struct hello){ .name = "w1", .shards = 4, .memory = 1 << 20 });
+    hello(2, (struct hello){ .name = "w2", .shards = 4, .memory = 1 << 20 });
+    CHECK(!heard(1, MOOTHALL__ENVELOPE__BODY_MAP, 0));
+    hello(3, (struct hello){ .name = "w3", .shards = 4, .memory = 2 << 20 });
+    CHECK(heard(1, MOOTHALL__ENVELOPE__BODY_MAP, 0) && heard(1, MOOTHALL__ENVELOPE__BODY_MAP, 0)->e->map->n_worker == 3);
+    epoch = hall->epoch;
+    tick(1);
+    CHECK(hall->epoch == epoch);
+    credit(1, 5, 0);
+    for (uint64_t session = 1; session <= 3; session++)
+        seated(session);
+    CHECK(hall->epoch == epoch);
+    submit(NEW, (struct job_line){ "a", "A", 0, 0, false });
+    CHECK(lease_got(1));
+    /* The same number expected by a broker that starts anew: the same map. */
+    restart();
+    hello(1, (struct hello){ .name = "w1", .shards = 4, .memory = 1 << 20 });
+    hello(2, (struct hello){ .name = "w2", .shards = 4, .memory = 1 << 20 });
+    hello(3, (struct hello){ .name = "w3", .shards = 4, .memory = 2 << 20 });
+    CHECK(hall->epoch == epoch);
+}
+
 static void test_without_a_number_seats_are_dealt_when_nobody_new_comes(void **state)
 {
     (void)state;
@@ -948,6 +979,7 @@ int main(void)
         PROMISE(test_bands_are_served_four_to_two_to_one),
         PROMISE(test_credit_is_a_window_of_jobs_and_bytes),
         PROMISE(test_nothing_is_leased_until_every_worker_is_seated),
+        PROMISE(test_more_workers_than_expected_are_dealt_to_once),
         PROMISE(test_without_a_number_seats_are_dealt_when_nobody_new_comes),
         PROMISE(test_worker_of_another_model_is_refused_with_both_fingerprints),
         PROMISE(test_model_of_a_worker_that_left_before_seats_were_dealt_is_forgotten),
